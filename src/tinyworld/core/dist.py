@@ -1,0 +1,83 @@
+"""Processes: who am I, and decisions that all ranks take together. Everything works with one process.
+
+No rank decides alone: whatever makes one rank stop, skip or save goes through `agree`, so that no other rank is left
+waiting in a collective.
+"""
+
+import os
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+def active() -> bool:
+    """Whether a process group of more than one rank is running."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def rank() -> int:
+    return dist.get_rank() if active() else int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    return dist.get_world_size() if active() else int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+def _device() -> torch.device:
+    """Collectives run where the backend's tensors must live."""
+    if dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def agree(flag: bool) -> bool:
+    """True on every rank when it is true on any. Every rank must call it, in the same order."""
+    if not active():
+        return bool(flag)
+    vote = torch.tensor([1 if flag else 0], device=_device())
+    dist.all_reduce(vote, op=dist.ReduceOp.MAX)
+    return bool(vote.item())
+
+
+def mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
+    """The mean of each value over ranks; all ranks must pass the same keys."""
+    if not active() or not values:
+        return dict(values)
+    names = sorted(values)
+    packed = torch.tensor([values[name] for name in names], dtype=torch.float64, device=_device())
+    dist.all_reduce(packed)
+    return dict(zip(names, (packed / world_size()).tolist(), strict=True))
+
+
+def gather(value: T) -> list[T]:
+    """`value` of every rank, on every rank, in rank order. Any picklable value from our own processes."""
+    if not active():
+        return [value]
+    collected: list[T | None] = [None] * world_size()
+    dist.all_gather_object(collected, value)
+    return collected  # type: ignore[return-value]
+
+
+def from_main(value: T) -> T:
+    """Rank 0's value on every rank."""
+    if not active():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=_device())
+    return box[0]
+
+
+def barrier(name: str) -> None:
+    """Wait until every rank is at the same named place. Two ranks at different places end in an error, not in a hang."""
+    if not active():
+        return
+    places = gather(name)
+    if len(set(places)) != 1:
+        raise RuntimeError(f"ranks are at different places: {dict(enumerate(places))}")

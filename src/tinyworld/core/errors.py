@@ -1,0 +1,71 @@
+"""Errors that tell a person what is wrong, what the rule is and what to do next.
+
+Every kind inherits the standard exception a caller would expect, so code that does not know tinyworld can still catch
+it. The command line prints `UserError` texts as one paragraph, without a traceback, and exits with `EXIT_USER_ERROR`.
+"""
+
+EXIT_USER_ERROR = 2
+"""The user can fix it: a wrong value, a missing file, bad data."""
+EXIT_INTERRUPTED = 75
+"""Stopped by a signal after a complete checkpoint was written: start again with the same command to go on (EX_TEMPFAIL)."""
+
+
+class UserError(Exception):
+    """Something the user can mend. The message gives the value, the rule, the nearest valid values and the key to change."""
+
+
+class ConfigError(UserError, ValueError):
+    """A configuration that cannot run. `problems` holds every problem found, not only the first."""
+
+    def __init__(self, problems: list[str] | str) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class FramePlanError(UserError, ValueError):
+    """A frame count that no exact plan exists for. `nearest` holds the nearest valid counts."""
+
+    def __init__(self, message: str, nearest: tuple[int, ...] = ()) -> None:
+        self.nearest = nearest
+        super().__init__(message)
+
+
+class DataError(UserError, ValueError):
+    """Input data that cannot be used; names the file and the fault."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder that is not there; names every place that was looked at."""
+
+
+class WeightsError(UserError, ValueError):
+    """A weight file that does not fit the architecture, or cannot be read safely."""
+
+
+class CheckpointError(UserError, RuntimeError):
+    """A checkpoint that is incomplete, damaged or of another run."""
+
+
+class TrainingError(UserError, RuntimeError):
+    """Training cannot go on: numbers that stay non-finite, a part that failed, a budget that is used up."""
+
+
+class MissingExtraError(UserError, ImportError):
+    """An optional dependency is not installed; names the extra that brings it."""
+
+
+class Interrupted(Exception):  # noqa: N818 - a state, not a fault
+    """Raised after a signal once everything is saved; carries the checkpoint to go on from."""
+
+    def __init__(self, signal_name: str, checkpoint: str | None) -> None:
+        self.signal_name = signal_name
+        self.checkpoint = checkpoint
+        super().__init__(f"stopped by {signal_name}; saved {checkpoint or 'nothing: no step was taken since the start'}")
+
+
+def nearest_name(name: str, known: list[str]) -> str:
+    """' Did you mean "x"?' for the known name closest to `name`, or an empty string when none is close."""
+    import difflib
+
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f' Did you mean "{match[0]}"?' if match else ""

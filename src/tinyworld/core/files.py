@@ -1,0 +1,175 @@
+"""Files that are complete or absent: stage, fsync, digest, manifest, rename.
+
+Used by checkpoints and caches. A folder is published by renaming a staging folder whose manifest (sizes and SHA-256 of
+every file) was written last; so a folder under its final name without a manifest that verifies does not come from here.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tinyworld.core.errors import MissingFileError
+
+MANIFEST = "manifest.json"
+STAGING_PREFIX = ".staging-"
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def fsync_folder(path: Path) -> None:
+    """Make renames and new names in a folder durable. Some file systems refuse; the data itself is already on disk then."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Replace a file in one step: readers see the old content or the new, never a part."""
+    staging = path.with_name(f"{STAGING_PREFIX}{os.getpid()}-{path.name}")
+    payload = data.encode() if isinstance(data, str) else data
+    with staging.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+    staging.replace(path)
+    fsync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Atomic JSON with sorted keys left as given, indented for people."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def staged_folder(final: Path, extra: dict[str, Any] | None = None) -> Iterator[Path]:
+    """Write a folder that appears under its final name only when complete and verified.
+
+    Yields the staging folder. On a clean exit every file is fsynced, read back, digested into the manifest (together
+    with `extra`), and the folder renamed. On an exception nothing appears. An existing complete folder of the same
+    name is replaced only after the new one is ready.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    staging = final.with_name(f"{STAGING_PREFIX}{os.getpid()}-{final.name}")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        yield staging
+        files = {}
+        for path in sorted(p for p in staging.rglob("*") if p.is_file()):
+            fsync_file(path)
+            files[path.relative_to(staging).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        write_json(staging / MANIFEST, {"files": files, **(extra or {})})
+        for folder in sorted((p for p in staging.rglob("*") if p.is_dir()), reverse=True):
+            fsync_folder(folder)
+        retired = None
+        if final.exists():
+            retired = final.with_name(f"{STAGING_PREFIX}{os.getpid()}-old-{final.name}")
+            final.rename(retired)
+        staging.rename(final)
+        fsync_folder(final.parent)
+        if retired is not None:
+            shutil.rmtree(retired)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a folder, or None when there is none that can be read."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict) else None
+
+
+def verify_folder(folder: Path) -> list[str]:
+    """Every way in which a folder differs from its manifest; an empty list means complete and undamaged."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return [f"{folder.name}/{MANIFEST} is missing or unreadable: the folder was never completed"]
+    problems = []
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{folder.name}/{name} is missing")
+        elif path.stat().st_size != expected["bytes"]:
+            problems.append(f"{folder.name}/{name} has {path.stat().st_size} bytes, its manifest says {expected['bytes']}")
+        elif sha256(path) != expected["sha256"]:
+            problems.append(f"{folder.name}/{name} does not match its SHA-256: its content was changed")
+    return problems
+
+
+def remove_staging(parent: Path) -> list[Path]:
+    """Remove what killed processes left half-written below `parent` (never a folder under its final name).
+
+    A retired folder whose replacement was never published is put back under its name first.
+    """
+    removed = []
+    for path in sorted(parent.glob(f"{STAGING_PREFIX}*")):
+        owner, _, name = path.name.removeprefix(STAGING_PREFIX).partition("-")
+        if owner.isdigit() and int(owner) != os.getpid() and _alive(int(owner)):
+            continue
+        if name.startswith("old-") and not (parent / name.removeprefix("old-")).exists():
+            path.rename(parent / name.removeprefix("old-"))
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        removed.append(path)
+    return removed
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def hard_link(source: Path, link: Path) -> None:
+    """Point `link` at the same content as `source` in one step; a copy where the file system has no hard links."""
+    staging = link.with_name(f"{STAGING_PREFIX}{os.getpid()}-{link.name}")
+    staging.unlink(missing_ok=True)
+    try:
+        os.link(source, staging)
+    except OSError:
+        shutil.copy2(source, staging)
+    staging.replace(link)
+
+
+def find(path: str | Path, beside: Path | None = None, what: str = "file", key: str | None = None) -> Path:
+    """Resolve a user's path: as given, from the working directory, then beside the recipe it was written in.
+
+    Raises MissingFileError naming each place that was looked at and the key to change.
+    """
+    given = Path(path).expanduser()
+    places = [given] if given.is_absolute() else [Path.cwd() / given, *([beside / given] if beside else [])]
+    for place in places:
+        if place.exists():
+            return place.resolve()
+    looked = " and ".join(str(place) for place in dict.fromkeys(places))
+    hint = f" Change {key}, or put the {what} there." if key else ""
+    raise MissingFileError(f"No {what} at {str(path)!r}: looked at {looked}.{hint}")
