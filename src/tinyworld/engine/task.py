@@ -1,0 +1,94 @@
+"""The protocol a training task fulfils. A new model is a folder and a task; never a branch in the loop."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Roles:
+    """Which module is what, so that each gets the treatment it needs and no other.
+
+    trainable: prepared by the engine (device, DDP, autocast), optimised, averaged, saved. Only its `forward` is called in
+        training: any other method would bypass the gradient all-reduce.
+    frozen: moved to the device and set to evaluation mode; never prepared, never saved.
+    """
+
+    trainable: nn.Module
+    frozen: Mapping[str, nn.Module] = field(default_factory=dict)
+
+
+@dataclass
+class Losses:
+    """What a step adds up. `terms` are weighted scalars whose sum is minimised; `monitors` are logged only."""
+
+    terms: dict[str, Tensor]
+    monitors: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Tensor:
+        return torch.stack(list(self.terms.values())).sum()
+
+
+class Batch(Protocol):
+    """What one rank sees of one micro-batch. `ids` name the samples; `faults` are (path, reason) met while loading."""
+
+    ids: list[str]
+    faults: list[tuple[str, str]]
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Result for one held-out sample: plain numbers (None where a metric could not be had), ready for JSON."""
+
+    id: str
+    metrics: dict[str, Any]
+    baseline: dict[str, float]
+
+
+class Task(Protocol):
+    """A training task. Everything that depends on the model, the data or the losses is behind this."""
+
+    name: str
+
+    def roles(self) -> Roles:
+        """The modules and what each is for."""
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for the journal's start line: numbers of clips, held-out clips and so on."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What must not change between the runs that share a checkpoint: architecture, data order."""
+
+    def batches(self, start_step: int, stop_step: int, rank: int, world: int) -> Iterator[Sequence[Batch]]:
+        """The micro-batches of each optimizer step from `start_step` on; a pure function of the step."""
+
+    def step(self, model: nn.Module, batch: Any, device: torch.device) -> Losses:
+        """Losses of one micro-batch. `model` is the prepared trainable module."""
+
+    def check_faults(self, faults: Mapping[str, str]) -> None:
+        """Raise DataError when more clips failed (path → reason) than the budget allows."""
+
+    def held_out(self) -> Sequence[Any]:
+        """Samples to evaluate on, the same list on every rank."""
+
+    def evaluate(self, model: nn.Module, samples: Sequence[Any], device: torch.device) -> list[Evaluated]:
+        """Metrics of a few held-out samples (at most `validation_batch_size`)."""
+
+    def preview(self, model: nn.Module, sample: Any, device: torch.device, folder: Path) -> None:
+        """Write something to look at for one sample into `folder`, named after the sample."""
+
+    def save_weights(self, model: nn.Module, file: Path) -> None:
+        """Write the weights in the public format, self-describing."""
+
+    def load_weights(self, model: nn.Module, file: Path) -> None:
+        """Read what `save_weights` wrote, strictly."""
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Write a folder that `from_pretrained` opens."""

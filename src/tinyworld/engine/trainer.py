@@ -1,0 +1,209 @@
+"""One run's state and its loop. A step is: batches → losses → gradients → one verdict → update → average; then what is due."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
+from torch import nn
+
+from tinyworld.config.schema import Recipe
+from tinyworld.core import dist, files, rng
+from tinyworld.core.errors import Interrupted
+from tinyworld.engine import checkpoint, schedule
+from tinyworld.engine.averaging import averaged
+from tinyworld.engine.evaluate import Validator
+from tinyworld.engine.guard import NonFiniteGuard
+from tinyworld.engine.journal import LOGGER, Journal
+from tinyworld.engine.meters import Window, memory_mb
+from tinyworld.engine.progress import TrainingProgress
+from tinyworld.engine.run import RunPlan
+from tinyworld.engine.signals import StopRequest
+from tinyworld.engine.state import TrainingState
+from tinyworld.engine.task import Batch, Task
+
+
+class Trainer:
+    """State of one run: modules, optimizer, counters. `fit` is the loop."""
+
+    def __init__(self, task: Task, recipe: Recipe, accelerator: Accelerator, plan: RunPlan, journal: Journal) -> None:
+        self.task, self.recipe, self.accelerator, self.folder, self.journal = task, recipe, accelerator, plan.folder, journal
+        self.device = accelerator.device
+        roles = task.roles()
+        for frozen in roles.frozen.values():
+            frozen.requires_grad_(False).eval().to(self.device)
+        self.raw = roles.trainable.to(self.device)
+        self.state = TrainingState()
+        saved = checkpoint.load(plan.checkpoint, task.fingerprint()) if plan.checkpoint else None
+        if plan.checkpoint and saved:
+            task.load_weights(self.raw, plan.checkpoint / "model.safetensors")
+            self.state = TrainingState.from_dict(saved[0]["state"])
+        decay = recipe.training.ema_decay
+        self.average = averaged(self.raw, decay) if decay > 0 else None
+        self.parameters = [p for p in self.raw.parameters() if p.requires_grad]
+        optimizer = schedule.build_optimizer(self.parameters, recipe.optimizer)
+        self.model, self.optimizer = accelerator.prepare(self.raw, optimizer)
+        if plan.checkpoint and saved:
+            self._restore(plan.checkpoint, *saved)
+        self.guard = NonFiniteGuard(recipe.training.max_skipped_steps, self.state.skipped_in_a_row)
+        self.validator = Validator(task, recipe.validation, self.folder, self.device)
+        self.window = Window()
+        self.tracker: GeneralTracker | None = None
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The module that is validated, saved as step-N and exported: the moving average when there is one."""
+        return self.average.module if self.average is not None else self.raw
+
+    def _restore(self, path: Path, trainer: dict[str, Any], rng_of_ranks: list[dict[str, Any]]) -> None:
+        self.optimizer.load_state_dict(trainer["optimizer"])
+        if self.average is not None:
+            self.task.load_weights(self.average.module, path / "ema.safetensors")
+            self.average.n_averaged.fill_(trainer["averaged_updates"])
+        if dist.rank() < len(rng_of_ranks):
+            rng.restore(rng_of_ranks[dist.rank()])
+
+    def fit(self, stop: StopRequest) -> str:
+        """Train until max_train_steps, early stopping or a signal; returns the reason. Everything is saved on return."""
+        config = self.recipe.training
+        batches = self.task.batches(self.state.step, config.max_train_steps, dist.rank(), dist.world_size())
+        if self._due(self.recipe.validation.validation_steps) and self.state.step and not self._validated():
+            self._validate(stop)  # a signal cut this validation short in the run that is resumed
+        waited = time.monotonic()
+        with TrainingProgress(self.state.step, config.max_train_steps) as progress:
+            for micro_batches in batches:
+                fetched = time.monotonic()
+                self._step(micro_batches)
+                self.window.add({"seconds_per_step": time.monotonic() - waited, "data_seconds": fetched - waited})
+                self._log(progress)
+                if self._due(self.recipe.validation.validation_steps):
+                    self._validate(stop)
+                    if self.validator.should_stop(self.state):
+                        return self._finish("early_stopping")
+                if stop.agreed():
+                    saved = self._save()
+                    raise Interrupted(str(stop.signal_name or "a signal on another rank"), str(saved))
+                if self._due(self.recipe.checkpoint.checkpointing_steps) and self.state.step < config.max_train_steps:
+                    self._save()
+                waited = time.monotonic()
+        if not self._validated():
+            self._validate(stop)
+        return self._finish("finished")
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.state.step % every == 0
+
+    def _validated(self) -> bool:
+        return bool(self.state.history) and self.state.history[-1]["step"] == self.state.step
+
+    def _due_any(self) -> bool:
+        return self._due(self.recipe.validation.validation_steps) or self._due(self.recipe.checkpoint.checkpointing_steps)
+
+    def _step(self, micro_batches: Sequence[Batch]) -> None:
+        """One optimizer step over the accumulated micro-batches, or a skip that all ranks agree on."""
+        state, training = self.state, self.recipe.training
+        rate = schedule.learning_rate(state.step, training.max_train_steps, self.recipe.optimizer)
+        schedule.set_learning_rate(self.optimizer, rate)
+        sums: dict[str, torch.Tensor] = {}
+        for batch in micro_batches:
+            self._note_faults(batch)
+            with self.accelerator.accumulate(self.model):
+                losses = self.task.step(self.model, batch, self.device)
+                total = losses.total
+                self.accelerator.backward(total)
+                values = {f"losses/{name}": term for name, term in losses.terms.items()}
+                for name, value in {"losses/total": total, **values, **losses.monitors}.items():
+                    share = value.detach().float() / len(micro_batches)
+                    sums[name] = sums[name] + share if name in sums else share
+        limit = training.max_grad_norm if training.max_grad_norm > 0 else float("inf")
+        norm = float(self.accelerator.clip_grad_norm_(self.parameters, limit))
+        means = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+        if self.guard.must_skip(means["losses/total"], norm):
+            self._skip([sample for batch in micro_batches for sample in batch.ids], means["losses/total"], norm)
+        else:
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update_parameters(self.raw)
+            self.window.add({**means, "gradient_norm": norm, "learning_rate": rate})
+        self.optimizer.zero_grad()
+        state.skipped_in_a_row = self.guard.in_a_row
+        state.step += 1
+        state.samples_seen += sum(len(batch) for batch in micro_batches) * dist.world_size()
+
+    def _skip(self, ids: list[str], loss: float, norm: float) -> None:
+        self.state.skipped_total += 1
+        all_ids = [sample for part in dist.gather(ids) for sample in part]
+        reason = f"loss {loss}, gradient norm {norm}"
+        LOGGER.warning("step %d skipped on all ranks: %s; samples %s", self.state.step + 1, reason, ", ".join(all_ids[:8]))
+        self.journal.write("skip", self.state.step + 1, reason=reason, ids=all_ids)
+        self.guard.check_limit(self.state.step + 1, all_ids)
+
+    def _note_faults(self, batch: Batch) -> None:
+        for path, reason in batch.faults:
+            if path not in self.state.faults:
+                self.state.faults[path] = reason
+                LOGGER.warning("clip set aside: %s: %s", path, reason)
+                self.journal.write("quarantine", self.state.step, path=path, reason=reason)
+        self.task.check_faults(self.state.faults)
+
+    def _log(self, progress: TrainingProgress) -> None:
+        state, training = self.state, self.recipe.training
+        if not (self._due(training.log_steps) or state.step == training.max_train_steps or self._due_any()):
+            progress.update(state.step, "")
+            return
+        means = dist.mean_over_ranks(self.window.means())
+        facts: dict[str, Any] = {"losses": {k.removeprefix("losses/"): v for k, v in means.items() if k.startswith("losses/")}}
+        facts |= {k: v for k, v in means.items() if not k.startswith("losses/")}
+        facts |= {"samples_seen": state.samples_seen}
+        if self._due(training.memory_log_steps):
+            facts["memory_mb"] = round(memory_mb(self.device), 1)
+        self.journal.write("step", state.step, **facts)
+        if self.tracker is not None:
+            self.tracker.log(means, step=state.step)
+        shown = {"loss": means.get("losses/total", float("nan")), "lr": means.get("learning_rate", 0.0), "s/step": means["seconds_per_step"]}
+        progress.line(state.step, shown | ({"MiB": facts["memory_mb"]} if "memory_mb" in facts else {}))
+        progress.update(state.step, f"loss {shown['loss']:.4g}")
+
+    def _validate(self, stop: StopRequest) -> None:
+        result = self.validator.validate(self.evaluated, self.state, stop)
+        if result is None:
+            return
+        self.journal.write("validation", self.state.step, **result)
+        numbers = {k: v for k, v in result["metrics"].items() if isinstance(v, float)}
+        if self.tracker is not None:
+            self.tracker.log({f"validation/{k}": v for k, v in numbers.items()}, step=self.state.step)
+        shown = "  ".join(f"{k} {v:.4g}" for k, v in numbers.items())
+        baseline = "  ".join(f"{k} {v:.4g}" for k, v in result["baseline"].items())
+        LOGGER.info("validation at step %d: %s  (baseline: %s)", self.state.step, shown, baseline)
+
+    def _save(self) -> Path:
+        """Checkpoint of everything, by the main rank; the others wait for it."""
+        began = time.monotonic()
+        path = self.folder / f"checkpoint-{self.state.step}"
+        rng_of_ranks = dist.gather(rng.capture())
+        if dist.is_main():
+            writers = {"model": lambda file: self.task.save_weights(self.raw, file)}
+            if self.average is not None:
+                writers["ema"] = lambda file: self.task.save_weights(self.evaluated, file)
+            trainer = {
+                "optimizer": self.optimizer.state_dict(),
+                "state": self.state.to_dict(),
+                "averaged_updates": int(self.average.n_averaged) if self.average is not None else 0,
+            }
+            checkpoint.save(self.folder, self.state.step, writers, trainer, rng_of_ranks, self.task.fingerprint())
+            checkpoint.prune(self.folder, self.recipe.checkpoint.checkpoints_total_limit)
+        dist.barrier("checkpoint saved")
+        size = checkpoint.inspect(path).bytes if dist.is_main() else 0
+        seconds = round(time.monotonic() - began, 3)
+        self.journal.write("checkpoint", self.state.step, path=path.name, seconds=seconds, bytes=size)
+        return path
+
+    def _finish(self, reason: str) -> str:
+        """Last checkpoint and final_model.safetensors, which is the same file by hard link."""
+        self._save()
+        if dist.is_main():
+            files.hard_link(self.folder / f"step-{self.state.step}.safetensors", self.folder / "final_model.safetensors")
+        return reason

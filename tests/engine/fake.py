@@ -1,0 +1,100 @@
+"""A task of a few lines: the engine must not need more of a task than this."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tinyworld.config.schema import Recipe
+from tinyworld.core.errors import DataError
+from tinyworld.engine.task import Evaluated, Losses, Roles
+
+
+@dataclass
+class FakeBatch:
+    inputs: Tensor
+    ids: list[str]
+    faults: list[tuple[str, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class FakeTask:
+    """Fits y = sum(x) with noise drawn from the global generator, so that its state matters."""
+
+    name = "fake"
+
+    def __init__(self, poison: frozenset[int] = frozenset(), batch: int = 4, accumulation: int = 1) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Linear(8, 1)
+        self.poison, self.batch, self.accumulation = poison, batch, accumulation
+        self.order: list[str] = []
+        self.step_hook = lambda step: None
+
+    def roles(self) -> Roles:
+        return Roles(self.model)
+
+    def describe(self) -> dict[str, Any]:
+        return {"clips": 1}
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"batch": self.batch * self.accumulation}
+
+    def batches(self, start_step: int, stop_step: int, rank: int, world: int) -> Iterator[list[FakeBatch]]:
+        for step in range(start_step, stop_step):
+            self.step_hook(step)
+            generator = torch.Generator().manual_seed(step)
+            inputs = torch.randn(self.batch * self.accumulation, 8, generator=generator)
+            if step in self.poison:
+                inputs[0] = torch.nan
+            ids = [f"{step}-{i}" for i in range(len(inputs))]
+            yield [FakeBatch(inputs[i :: self.accumulation], ids[i :: self.accumulation]) for i in range(self.accumulation)]
+
+    def step(self, model: nn.Module, batch: FakeBatch, device: torch.device) -> Losses:
+        self.order += batch.ids
+        wanted = batch.inputs.sum(1, keepdim=True)
+        return Losses({"fit": (model(batch.inputs + 0.01 * torch.randn_like(batch.inputs)) - wanted).square().mean()})
+
+    def check_faults(self, faults: Mapping[str, str]) -> None:
+        if len(faults) > 2:
+            raise DataError("too many")
+
+    def held_out(self) -> Sequence[int]:
+        return range(3)
+
+    def evaluate(self, model: nn.Module, samples: Sequence[int], device: torch.device) -> list[Evaluated]:
+        torch.randn(7)  # must not reach the training's random state
+        inputs = torch.eye(8)
+        error = float((model(inputs) - 1).square().mean())
+        return [Evaluated(f"clip{i}", {"psnr": -error, "lpips": None, "by": [error, error]}, {"psnr": -1.0}) for i in samples]
+
+    def preview(self, model: nn.Module, sample: int, device: torch.device, folder: Path) -> None:
+        (folder / f"clip{sample}.txt").write_text("seen")
+
+    def save_weights(self, model: nn.Module, file: Path) -> None:
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, file)
+
+    def load_weights(self, model: nn.Module, file: Path) -> None:
+        model.load_state_dict(load_file(file))
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        self.save_weights(model, folder / "model.safetensors")
+
+
+def fake_recipe(folder: Path, **sections: dict[str, Any]) -> Recipe:
+    """A recipe of 20 steps that writes below `folder`."""
+    values: dict[str, dict[str, Any]] = {
+        "run": {"output_dir": str(folder), "run_name": "run", "tracker_name": "none", "device": "cpu"},
+        "optimizer": {"learning_rate": 0.05, "lr_scheduler": "cosine", "lr_warmup_steps": 3},
+        "training": {"max_train_steps": 20, "mixed_precision": "no", "log_steps": 5, "ema_decay": 0.9},
+        "checkpoint": {"checkpointing_steps": 5},
+        "validation": {"validation_steps": 10, "early_stopping_patience": 0},
+    }
+    for name, changes in sections.items():
+        values[name] = {**values[name], **changes}
+    return Recipe.model_validate({"task": "fake", "name": "fake", "data": {}, "model": {}, "loss": {}, **values})

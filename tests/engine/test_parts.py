@@ -1,0 +1,92 @@
+"""Schedule, averaging, meters, signals, journal, run folder lock, evaluation means."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.engine.fake import fake_recipe
+from tinyworld.config.sections import OptimizerConfig
+from tinyworld.core.errors import ConfigError, MissingFileError
+from tinyworld.engine import run as run_module
+from tinyworld.engine.averaging import averaged, warmed_decay
+from tinyworld.engine.evaluate import mean_metrics
+from tinyworld.engine.journal import Journal
+from tinyworld.engine.memory import estimate
+from tinyworld.engine.meters import Window
+from tinyworld.engine.schedule import learning_rate
+
+
+@pytest.mark.parametrize(("kind", "middle"), [("constant", 1.0), ("cosine", 0.55), ("linear", 0.55)])
+def test_learning_rate_rises_and_falls(kind: str, middle: float) -> None:
+    config = OptimizerConfig(learning_rate=1.0, lr_scheduler=kind, lr_warmup_steps=10, lr_end_factor=0.1)
+    assert learning_rate(0, 111, config) == pytest.approx(0.1)
+    assert learning_rate(9, 111, config) == pytest.approx(1.0)
+    assert learning_rate(60, 111, config) == pytest.approx(middle)
+    assert learning_rate(110, 111, config) == pytest.approx(1.0 if kind == "constant" else 0.1)
+
+
+def test_average_follows_in_steps() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    copy = averaged(model, 0.9)
+    expected = 0.0
+    for update in range(50):
+        nn.init.constant_(model.weight, float(update))
+        copy.update_parameters(model)
+        decay = 0.0 if update == 0 else warmed_decay(update, 0.9)
+        expected = decay * expected + (1 - decay) * update
+    assert copy.module.weight.item() == pytest.approx(expected, rel=1e-5)
+    assert not copy.module.weight.requires_grad
+
+
+def test_window_forgets_after_means() -> None:
+    window = Window()
+    window.add({"a": 1.0})
+    window.add({"a": 3.0, "b": 5.0})
+    assert window.means() == {"a": 2.0, "b": 5.0}
+    assert window.means() == {}
+
+
+def test_mean_metrics_leave_out_what_is_not_available() -> None:
+    rows = [{"psnr": 1.0, "lpips": None, "by": [1.0, None]}, {"psnr": 3.0, "lpips": None, "by": [3.0, 5.0]}]
+    assert mean_metrics(rows) == {"psnr": 2.0, "lpips": None, "by": [2.0, 5.0]}
+
+
+def test_journal_goes_on_after_a_cut_line(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"event": "step", "st')
+    journal = Journal(path)
+    journal.write("stop", 3, value=float("nan"))
+    journal.close()
+    assert json.loads(path.read_text().splitlines()[1])["value"] is None
+
+
+def test_one_run_folder_has_one_writer(tmp_path: Path) -> None:
+    with run_module.lock(tmp_path), pytest.raises(ConfigError, match="in use by another"):
+        run_module.lock(tmp_path)
+    run_module.lock(tmp_path).close()
+
+
+def test_latest_without_any_run_starts_fresh_and_says_so(tmp_path: Path) -> None:
+    plan = run_module.plan_run(fake_recipe(tmp_path, checkpoint={"resume_from_checkpoint": "latest"}))
+    assert plan.checkpoint is None and plan.note and "starting from step 0" in plan.note
+
+
+def test_missing_checkpoints_say_where_was_looked(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with pytest.raises(MissingFileError, match="No checkpoint-7 in .*; there: none"):
+        run_module.plan_run(fake_recipe(tmp_path, checkpoint={"resume_from_checkpoint": "checkpoint-7"}))
+    with pytest.raises(MissingFileError, match="looked at .*elsewhere/checkpoint-7"):
+        run_module.plan_run(fake_recipe(tmp_path, checkpoint={"resume_from_checkpoint": "elsewhere/checkpoint-7"}))
+
+
+def test_memory_estimate_counts_each_saved_tensor_once() -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(10, 20, bias=False), nn.Tanh(), nn.Linear(20, 5, bias=False))
+        x = torch.empty(3, 10)
+    found = estimate(model, lambda network: network(x).sum(), half=False, average=True)
+    assert found.weights == (200 + 100) * 20
+    assert found.activations == 4 * (3 * 10 + 3 * 20)  # the input, and the tanh's output that the second layer shares
