@@ -9,7 +9,13 @@ from tinyworld.core import rng
 
 
 def draw() -> list[float]:
-    return [random.random(), random.gauss(0, 1), float(np.random.rand()), float(np.random.randn()), float(torch.randn(1))]
+    return [
+        random.random(),
+        random.gauss(0, 1),
+        float(np.random.rand()),
+        float(np.random.randn()),
+        float(torch.randn(1)),
+    ]
 
 
 def test_seeds_depend_on_every_part_and_its_place() -> None:

@@ -1,9 +1,11 @@
-"""The terminal: one console for log lines and live bars, so that neither writes over the other."""
+"""Words for people: the project's logger, and one console for log lines and live bars, so that neither overwrites the other."""
 
 import logging
 
 from rich.console import Console
 
+LOGGER = logging.getLogger("tinyworld")
+LOGGER.setLevel(logging.INFO)
 CONSOLE = Console(stderr=True, soft_wrap=True)
 
 

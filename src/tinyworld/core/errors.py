@@ -54,13 +54,15 @@ class MissingExtraError(UserError, ImportError):
     """An optional dependency is not installed; names the extra that brings it."""
 
 
-class Interrupted(Exception):  # noqa: N818 - a state, not a fault
+class Interrupted(Exception):
     """Raised after a signal once everything is saved; carries the checkpoint to go on from."""
 
     def __init__(self, signal_name: str, checkpoint: str | None) -> None:
         self.signal_name = signal_name
         self.checkpoint = checkpoint
-        super().__init__(f"stopped by {signal_name}; saved {checkpoint or 'nothing: no step was taken since the start'}")
+        super().__init__(
+            f"stopped by {signal_name}; saved {checkpoint or 'nothing: no step was taken since the start'}"
+        )
 
 
 def nearest_name(name: str, known: list[str]) -> str:

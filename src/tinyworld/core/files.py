@@ -112,7 +112,9 @@ def verify_folder(folder: Path) -> list[str]:
         if not path.is_file():
             problems.append(f"{folder.name}/{name} is missing")
         elif path.stat().st_size != expected["bytes"]:
-            problems.append(f"{folder.name}/{name} has {path.stat().st_size} bytes, its manifest says {expected['bytes']}")
+            problems.append(
+                f"{folder.name}/{name} has {path.stat().st_size} bytes, its manifest says {expected['bytes']}"
+            )
         elif sha256(path) != expected["sha256"]:
             problems.append(f"{folder.name}/{name} does not match its SHA-256: its content was changed")
     return problems
