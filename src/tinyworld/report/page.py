@@ -1,0 +1,173 @@
+"""report.html: one page that opens without a network, on a desk or a phone, and can be mailed as one file."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from tinyworld import __version__
+from tinyworld.core.files import write_atomic
+from tinyworld.report import words
+from tinyworld.report.figures import machine_charts, quality_charts, training_charts
+from tinyworld.report.previews import EMBEDDED_BYTES, embed_previews
+from tinyworld.report.read import Record, Run, number, read_run
+
+MOST_CLIPS, MOST_ROWS = 40, 100
+"""Rows of the clip table and of each list of events; the page says how many more there are."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A headline number and what it is to be compared with."""
+
+    label: str
+    value: str
+    unit: str = ""
+    beside: str = ""
+    main: bool = False
+
+
+def build_report(run_folder: str | Path, embedded_bytes: int = EMBEDDED_BYTES) -> Path:
+    """Write `report.html` into a run folder and return its path. A finished, running, killed or damaged run will do.
+
+    embedded_bytes: limit on the video files in the page. Raises MissingFileError when the folder holds no run.
+    """
+    folder = Path(run_folder).expanduser()
+    run = read_run(folder)
+    now = time.time()
+    groups, preview_notes = embed_previews(run, embedded_bytes)
+    sections = {"quality": quality_charts(run), "training": training_charts(run), "machine": machine_charts(run)}
+    page = _template().render(
+        run=run,
+        name=folder.resolve().name,
+        outcome=words.outcome(run, now),
+        facts=_facts(run),
+        tiles=_tiles(run),
+        headline=_headline(run),
+        groups=groups,
+        preview_notes=preview_notes,
+        sections=sections,
+        clips=_clips(run),
+        figures=_embedded_json([chart.figure for charts in sections.values() for chart in charts]),
+        plotly=Markup(get_plotlyjs()) if any(sections.values()) else None,
+        lives=[words.life(life) for life in run.lives],
+        skips=[words.skip(record) for record in run.skips],
+        checkpoints=[(entry, (folder / str(entry.get("path"))).is_dir()) for entry in reversed(run.checkpoints)],
+        most_rows=MOST_ROWS,
+        version=__version__,
+        now=now,
+    )
+    path = folder / "report.html"
+    write_atomic(path, page)
+    return path
+
+
+def _template() -> Any:
+    environment = Environment(
+        loader=PackageLoader("tinyworld.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "fixed": words.fixed,
+        "size": words.size,
+        "duration": words.duration,
+        "moment": words.moment,
+        "whole": words.whole,
+    }
+    return environment.get_template("page.html.j2")
+
+
+def _embedded_json(value: list[dict[str, Any]]) -> Markup:
+    """JSON that may stand inside a script element: no character of it can end the element."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """The header's line: what was trained, on what."""
+    start = run.lives[-1].start if run.lives else {}
+    world, dtype = number(start.get("world_size")), start.get("dtype")
+    rows = [
+        ("Recipe", start.get("recipe") or run.config.get("name")),
+        ("Model", run.setting("model", "variant")),
+        ("Parameters", words.whole(start["parameters"]) if number(start.get("parameters")) else None),
+        ("Device", start.get("device")),
+        ("Processes", words.whole(world) if world and world > 1 else None),
+        ("Precision", {"no": "fp32"}.get(str(dtype), dtype) if dtype else None),
+        ("Training clips", words.whole(start["clips"]) if number(start.get("clips")) is not None else None),
+        ("Held-out clips", words.whole(start["held_out"]) if number(start.get("held_out")) is not None else None),
+        ("tinyworld", start.get("version")),
+    ]
+    return [(label, str(value)) for label, value in rows if value not in (None, "")]
+
+
+def _headline(run: Run) -> str:
+    """Which validation the headline numbers are from."""
+    best, latest = run.best, run.latest
+    if best is None or latest is None:
+        due = number(run.setting("validation", "validation_steps"))
+        first = f" The first is due at step {words.whole(due)}." if due and due > run.last_step else ""
+        return f"No validation is recorded yet, so there is no measured quality.{first}"
+    if best["step"] == latest["step"]:
+        return f"From the validation at step {words.whole(best['step'])}, the best and the latest so far."
+    name = {"flicker": "flicker"}.get(run.best_metric, run.best_metric.upper())
+    value = words.fixed(latest.get(run.best_metric), 2 if run.best_metric == "psnr" else 4)
+    return (
+        f"From the best validation by {name}, at step {words.whole(best['step'])}. "
+        f"The latest, at step {words.whole(latest['step'])}, has {value}."
+    )
+
+
+def _tiles(run: Run) -> list[Tile]:
+    best = run.best
+    tiles = []
+    if best is not None:
+        recorded = best.get("baseline")
+        base = recorded if isinstance(recorded, dict) else {}
+        for key, label, unit, digits in (("psnr", "PSNR", "dB", 2), ("ssim", "SSIM", "", 3)):
+            value, flat = number(best.get(key)), number(base.get(key))
+            gain = f" ({value - flat:+.{digits}f})" if value is not None and flat is not None else ""
+            beside = f"mean colour {words.fixed(flat, digits)}{gain}"
+            beside = beside if flat is not None else "no baseline recorded"
+            tiles.append(Tile(label, words.fixed(value, digits), unit, beside, main=True))
+        tiles.append(Tile("Flicker", words.fixed(best.get("flicker"), 4), "", "0 is best"))
+        lpips = number(best.get("lpips"))
+        tiles.append(Tile("LPIPS", words.fixed(lpips, 3), "", "not measured" if lpips is None else "0 is equal"))
+    if not run.lives and not run.steps:
+        return tiles
+    planned, seen = run.setting("training", "max_train_steps"), words.last_number(run.steps, "samples_seen")
+    of = f"of {words.whole(planned)}" if number(planned) else ""
+    tiles.append(Tile("Steps", words.whole(run.last_step), of, f"{words.whole(seen)} clips seen" if seen else ""))
+    pace = words.median(run.steps, "seconds_per_step")
+    spent = sum(life.seconds for life in run.lives)
+    tiles.append(Tile("Time", words.duration(spent), "", f"{words.fixed(pace, 2)} s a step" if pace else ""))
+    return tiles
+
+
+def _clips(run: Run) -> dict[str, Any]:
+    """The latest validation's clips, worst PSNR first; of a long list both ends, `gap` rows before what is left out."""
+    entry = run.latest or {}
+    listed = entry.get("clips")
+    rows: list[Record] = [clip for clip in listed if isinstance(clip, dict)] if isinstance(listed, list) else []
+    psnr = {id(row): number(row.get("psnr")) for row in rows}
+    rows.sort(key=lambda row: (psnr[id(row)] is not None, psnr[id(row)] or 0.0))
+    left_out = max(len(rows) - MOST_CLIPS, 0)
+    half = MOST_CLIPS // 2
+    shown = rows[:half] + rows[-half:] if left_out else rows
+    return {
+        "rows": shown,
+        "left_out": left_out,
+        "gap": half if left_out else 0,
+        "step": entry.get("step"),
+        "lpips": any(number(row.get("lpips")) is not None for row in rows),
+    }
