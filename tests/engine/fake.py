@@ -20,9 +20,6 @@ class FakeBatch:
     ids: list[str]
     faults: list[tuple[str, str]] = field(default_factory=list)
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
 
 class FakeTask:
     """Fits y = sum(x) with noise drawn from the global generator, so that its state matters."""
@@ -53,7 +50,9 @@ class FakeTask:
             if step in self.poison:
                 inputs[0] = torch.nan
             ids = [f"{step}-{i}" for i in range(len(inputs))]
-            yield [FakeBatch(inputs[i :: self.accumulation], ids[i :: self.accumulation]) for i in range(self.accumulation)]
+            yield [
+                FakeBatch(inputs[i :: self.accumulation], ids[i :: self.accumulation]) for i in range(self.accumulation)
+            ]
 
     def step(self, model: nn.Module, batch: FakeBatch, device: torch.device) -> Losses:
         self.order += batch.ids
@@ -71,7 +70,10 @@ class FakeTask:
         torch.randn(7)  # must not reach the training's random state
         inputs = torch.eye(8)
         error = float((model(inputs) - 1).square().mean())
-        return [Evaluated(f"clip{i}", {"psnr": -error, "lpips": None, "by": [error, error]}, {"psnr": -1.0}) for i in samples]
+        return [
+            Evaluated(f"clip{i}", {"psnr": -error, "lpips": None, "by": [error, error]}, {"psnr": -1.0})
+            for i in samples
+        ]
 
     def preview(self, model: nn.Module, sample: int, device: torch.device, folder: Path) -> None:
         (folder / f"clip{sample}.txt").write_text("seen")

@@ -222,7 +222,10 @@ def test_too_many_broken_clips_stop_the_run(tmp_path: Path) -> None:
 def test_evaluation_leaves_training_untouched(tmp_path: Path) -> None:
     often = fake_recipe(tmp_path / "a", validation={"validation_steps": 1})
     never = fake_recipe(tmp_path / "b", validation={"validation_steps": 20})
-    assert_same(run_training(FakeTask(), often).folder / "checkpoint-20", run_training(FakeTask(), never).folder / "checkpoint-20")
+    assert_same(
+        run_training(FakeTask(), often).folder / "checkpoint-20",
+        run_training(FakeTask(), never).folder / "checkpoint-20",
+    )
 
 
 def test_tensorboard_is_written(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from tinyworld.core import files
+from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import CheckpointError
-from tinyworld.engine.journal import LOGGER
 
 NAME = re.compile(r"^checkpoint-(\d+)$")
 
@@ -96,7 +96,11 @@ def load(path: Path, fingerprint: dict[str, Any]) -> tuple[dict[str, Any], list[
             "checkpoint that is complete, or `tinyworld checkpoint list` to see all."
         )
     saved = (files.read_manifest(path) or {}).get("fingerprint", {})
-    changed = [f"{key} was {saved.get(key)!r}, is now {fingerprint[key]!r}" for key in fingerprint if saved.get(key) != fingerprint[key]]
+    changed = [
+        f"{key} was {saved.get(key)!r}, is now {fingerprint[key]!r}"
+        for key in fingerprint
+        if saved.get(key) != fingerprint[key]
+    ]
     if changed:
         raise CheckpointError(
             f"{path} belongs to a run with other settings, and going on would not be a resume: {'; '.join(changed)}. "

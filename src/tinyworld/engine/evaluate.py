@@ -11,7 +11,8 @@ from torch import nn
 
 from tinyworld.config.sections import ValidationConfig
 from tinyworld.core import dist, files, rng
-from tinyworld.engine.journal import LOGGER, clean
+from tinyworld.core.console import LOGGER
+from tinyworld.engine.journal import clean
 from tinyworld.engine.signals import StopRequest
 from tinyworld.engine.state import TrainingState
 from tinyworld.engine.task import Evaluated, Task
@@ -20,7 +21,12 @@ LOWER_IS_BETTER = ("lpips", "flicker")
 
 
 def evaluate(
-    task: Task, model: nn.Module, samples: Sequence[Any], batch: int, device: torch.device, stop: StopRequest | None = None
+    task: Task,
+    model: nn.Module,
+    samples: Sequence[Any],
+    batch: int,
+    device: torch.device,
+    stop: StopRequest | None = None,
 ) -> list[Evaluated] | None:
     """Metrics of every sample, in sample order on every rank; None when a signal asked to stop half-way.
 
@@ -92,7 +98,12 @@ class Validator:
             if best:
                 self._save_best(model, entry)
             self._previews(model, state)
-        return {"seconds": round(time.monotonic() - began, 3), "metrics": metrics, "baseline": entry["baseline"], "best": best}
+        return {
+            "seconds": round(time.monotonic() - began, 3),
+            "metrics": metrics,
+            "baseline": entry["baseline"],
+            "best": best,
+        }
 
     def _improves(self, entry: dict[str, Any], state: TrainingState) -> bool:
         name = self.config.metric_for_best_model
@@ -115,8 +126,15 @@ class Validator:
         info = {key: value for key, value in entry.items() if key != "clips"}
         with files.staged_folder(self.run / "best_model", {"step": entry["step"]}) as folder:
             self.task.export(model, folder)
-            files.write_json(folder / "model_info.json", {"metric_for_best_model": self.config.metric_for_best_model, **info})
-        LOGGER.info("best model so far: %s %.4g at step %d", self.config.metric_for_best_model, entry[self.config.metric_for_best_model], entry["step"])
+            files.write_json(
+                folder / "model_info.json", {"metric_for_best_model": self.config.metric_for_best_model, **info}
+            )
+        LOGGER.info(
+            "best model so far: %s %.4g at step %d",
+            self.config.metric_for_best_model,
+            entry[self.config.metric_for_best_model],
+            entry["step"],
+        )
 
     def _previews(self, model: nn.Module, state: TrainingState) -> None:
         """Previews of this validation; those of earlier ones go, but for the best one's."""

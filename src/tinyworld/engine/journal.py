@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyworld.core import dist
-
-LOGGER = logging.getLogger("tinyworld")
-LOGGER.setLevel(logging.INFO)
+from tinyworld.core.console import LOGGER
 
 
 def clean(value: Any) -> Any:

@@ -12,9 +12,10 @@ from tinyworld import __version__
 from tinyworld.config.dump import to_yaml
 from tinyworld.config.schema import Recipe
 from tinyworld.core import dist, files, rng
+from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, Interrupted, UserError
 from tinyworld.engine import accelerate_setup
-from tinyworld.engine.journal import LOGGER, Journal, log_to
+from tinyworld.engine.journal import Journal, log_to
 from tinyworld.engine.run import JOURNAL, RunPlan, lock, plan_run
 from tinyworld.engine.signals import StopRequest
 from tinyworld.engine.task import Task
@@ -80,7 +81,9 @@ def _run(task: Task, recipe: Recipe, accelerator: Accelerator, plan: RunPlan, jo
         raise
     except BaseException as error:
         code = EXIT_USER_ERROR if isinstance(error, UserError) else 1
-        journal.write("stop", trainer.state.step, reason="error", message=f"{type(error).__name__}: {error}", exit_code=code)
+        journal.write(
+            "stop", trainer.state.step, reason="error", message=f"{type(error).__name__}: {error}", exit_code=code
+        )
         LOGGER.error("stopped at step %d by %s", trainer.state.step, type(error).__name__)
         raise
     finally:

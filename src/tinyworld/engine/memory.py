@@ -27,7 +27,11 @@ class MemoryEstimate:
         return self.weights + self.activations + self.working
 
     def __str__(self) -> str:
-        parts = {"weights, gradients, optimizer": self.weights, "activations": self.activations, "working set": self.working}
+        parts = {
+            "weights, gradients, optimizer": self.weights,
+            "activations": self.activations,
+            "working set": self.working,
+        }
         return f"{gib(self.total)} per process ({', '.join(f'{name} {gib(size)}' for name, size in parts.items())})"
 
 

@@ -6,8 +6,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tinyworld.core import dist
-from tinyworld.core.console import CONSOLE
-from tinyworld.engine.journal import LOGGER
+from tinyworld.core.console import CONSOLE, LOGGER
 
 
 class TrainingProgress:

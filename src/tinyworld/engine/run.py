@@ -43,7 +43,9 @@ def plan_run(recipe: Recipe) -> RunPlan:
     if wanted == "latest" or checkpoint.NAME.match(wanted):
         known = named or _newest_run(output, recipe.name)
         if known is None:
-            return RunPlan(_fresh_name(output, recipe.name), None, f"no run of {recipe.name} in {output} yet: starting from step 0")
+            return RunPlan(
+                _fresh_name(output, recipe.name), None, f"no run of {recipe.name} in {output} yet: starting from step 0"
+            )
         return _within(known, wanted)
     path = files.find(wanted, None, "checkpoint", "checkpoint.resume_from_checkpoint")
     if not path.is_dir() or files.read_manifest(path) is None:
@@ -51,7 +53,9 @@ def plan_run(recipe: Recipe) -> RunPlan:
             f"{path} is not a checkpoint folder (no readable {files.MANIFEST}). Name a folder like output/<run>/checkpoint-500, "
             "a name like checkpoint-500, or latest. To start from weights alone use --pretrained_model_path."
         )
-    return RunPlan(named or (path.parent if (path.parent / JOURNAL).exists() else _fresh_name(output, recipe.name)), path)
+    return RunPlan(
+        named or (path.parent if (path.parent / JOURNAL).exists() else _fresh_name(output, recipe.name)), path
+    )
 
 
 def _within(folder: Path, wanted: str) -> RunPlan:
@@ -59,7 +63,9 @@ def _within(folder: Path, wanted: str) -> RunPlan:
         path = folder / wanted
         if not path.is_dir():
             there = ", ".join(p.name for p in checkpoint.listing(folder)) or "none"
-            raise MissingFileError(f"No {wanted} in {folder}; there: {there}. Change checkpoint.resume_from_checkpoint.")
+            raise MissingFileError(
+                f"No {wanted} in {folder}; there: {there}. Change checkpoint.resume_from_checkpoint."
+            )
         return RunPlan(folder, path)
     newest = checkpoint.newest_good(folder)
     note = None if newest else f"{folder} has no complete checkpoint yet: starting from step 0"
@@ -87,5 +93,7 @@ def lock(folder: Path) -> IO[str]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
-        raise ConfigError(f"{folder} is in use by another training process. Wait for it, stop it, or use another --run_name.") from error
+        raise ConfigError(
+            f"{folder} is in use by another training process. Wait for it, stop it, or use another --run_name."
+        ) from error
     return file

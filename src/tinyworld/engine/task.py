@@ -40,8 +40,6 @@ class Batch(Protocol):
     ids: list[str]
     faults: list[tuple[str, str]]
 
-    def __len__(self) -> int: ...
-
 
 @dataclass(frozen=True)
 class Evaluated:

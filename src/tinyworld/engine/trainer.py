@@ -12,12 +12,13 @@ from torch import nn
 
 from tinyworld.config.schema import Recipe
 from tinyworld.core import dist, files, rng
+from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import Interrupted
 from tinyworld.engine import checkpoint, schedule
 from tinyworld.engine.averaging import averaged
 from tinyworld.engine.evaluate import Validator
 from tinyworld.engine.guard import NonFiniteGuard
-from tinyworld.engine.journal import LOGGER, Journal
+from tinyworld.engine.journal import Journal
 from tinyworld.engine.meters import Window, memory_mb
 from tinyworld.engine.progress import TrainingProgress
 from tinyworld.engine.run import RunPlan
@@ -30,7 +31,13 @@ class Trainer:
     """State of one run: modules, optimizer, counters. `fit` is the loop."""
 
     def __init__(self, task: Task, recipe: Recipe, accelerator: Accelerator, plan: RunPlan, journal: Journal) -> None:
-        self.task, self.recipe, self.accelerator, self.folder, self.journal = task, recipe, accelerator, plan.folder, journal
+        self.task, self.recipe, self.accelerator, self.folder, self.journal = (
+            task,
+            recipe,
+            accelerator,
+            plan.folder,
+            journal,
+        )
         self.device = accelerator.device
         roles = task.roles()
         for frozen in roles.frozen.values():
@@ -100,7 +107,9 @@ class Trainer:
         return bool(self.state.history) and self.state.history[-1]["step"] == self.state.step
 
     def _due_any(self) -> bool:
-        return self._due(self.recipe.validation.validation_steps) or self._due(self.recipe.checkpoint.checkpointing_steps)
+        return self._due(self.recipe.validation.validation_steps) or self._due(
+            self.recipe.checkpoint.checkpointing_steps
+        )
 
     def _step(self, micro_batches: Sequence[Batch]) -> None:
         """One optimizer step over the accumulated micro-batches, or a skip that all ranks agree on."""
@@ -131,13 +140,15 @@ class Trainer:
         self.optimizer.zero_grad()
         state.skipped_in_a_row = self.guard.in_a_row
         state.step += 1
-        state.samples_seen += sum(len(batch) for batch in micro_batches) * dist.world_size()
+        state.samples_seen += sum(len(batch.ids) for batch in micro_batches) * dist.world_size()
 
     def _skip(self, ids: list[str], loss: float, norm: float) -> None:
         self.state.skipped_total += 1
         all_ids = [sample for part in dist.gather(ids) for sample in part]
         reason = f"loss {loss}, gradient norm {norm}"
-        LOGGER.warning("step %d skipped on all ranks: %s; samples %s", self.state.step + 1, reason, ", ".join(all_ids[:8]))
+        LOGGER.warning(
+            "step %d skipped on all ranks: %s; samples %s", self.state.step + 1, reason, ", ".join(all_ids[:8])
+        )
         self.journal.write("skip", self.state.step + 1, reason=reason, ids=all_ids)
         self.guard.check_limit(self.state.step + 1, all_ids)
 
@@ -155,7 +166,9 @@ class Trainer:
             progress.update(state.step, "")
             return
         means = dist.mean_over_ranks(self.window.means())
-        facts: dict[str, Any] = {"losses": {k.removeprefix("losses/"): v for k, v in means.items() if k.startswith("losses/")}}
+        facts: dict[str, Any] = {
+            "losses": {k.removeprefix("losses/"): v for k, v in means.items() if k.startswith("losses/")}
+        }
         facts |= {k: v for k, v in means.items() if not k.startswith("losses/")}
         facts |= {"samples_seen": state.samples_seen}
         if self._due(training.memory_log_steps):
@@ -163,7 +176,11 @@ class Trainer:
         self.journal.write("step", state.step, **facts)
         if self.tracker is not None:
             self.tracker.log(means, step=state.step)
-        shown = {"loss": means.get("losses/total", float("nan")), "lr": means.get("learning_rate", 0.0), "s/step": means["seconds_per_step"]}
+        shown = {
+            "loss": means.get("losses/total", float("nan")),
+            "lr": means.get("learning_rate", 0.0),
+            "s/step": means["seconds_per_step"],
+        }
         progress.line(state.step, shown | ({"MiB": facts["memory_mb"]} if "memory_mb" in facts else {}))
         progress.update(state.step, f"loss {shown['loss']:.4g}")
 
@@ -205,5 +222,7 @@ class Trainer:
         """Last checkpoint and final_model.safetensors, which is the same file by hard link."""
         self._save()
         if dist.is_main():
-            files.hard_link(self.folder / f"step-{self.state.step}.safetensors", self.folder / "final_model.safetensors")
+            files.hard_link(
+                self.folder / f"step-{self.state.step}.safetensors", self.folder / "final_model.safetensors"
+            )
         return reason
