@@ -7,11 +7,12 @@ The names are loaded on first use, so that the command line and configuration ch
 
 from typing import TYPE_CHECKING, Any
 
+from tinyworld.core.version import __version__
+
 if TYPE_CHECKING:
     from tinyworld.core.frames import FramePlan
     from tinyworld.models.taehv import StreamingTaehv, Taehv
 
-__version__ = "0.1.0"
 __all__ = ["FramePlan", "StreamingTaehv", "Taehv", "__version__"]
 
 

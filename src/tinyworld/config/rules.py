@@ -10,6 +10,9 @@ from tinyworld.core.variants import TaehvSpec, variant
 STEADY_LATENTS = {4: 9, 8: 7}
 """Time compression → latents that one decoded frame depends on, so the shortest clip that shows the steady state."""
 
+LONG_RUN = 5_000
+"""Steps from which a run is meant for use, and clips that never show the steady state are worth a warning."""
+
 
 def check_rules(recipe: TaehvRecipe) -> list[str]:
     """What keeps the recipe from running, each as one sentence or two; empty when it can run.
@@ -28,7 +31,7 @@ def warnings(recipe: TaehvRecipe) -> list[str]:
     """What can run but is rarely meant. Expects a recipe without problems."""
     spec = recipe.model.spec()
     plans = [training_plan(n, spec, recipe.data.pad_frames) for _, _, n in _clips(recipe).values()]
-    return [*_weight_warnings(recipe, plans), *_window_warnings(plans, spec), *_step_warnings(recipe)]
+    return [*_weight_warnings(recipe, plans), *_window_warnings(recipe, plans, spec), *_step_warnings(recipe)]
 
 
 def _clips(recipe: TaehvRecipe) -> dict[str, tuple[int, int, int]]:
@@ -126,10 +129,10 @@ def _weight_warnings(recipe: TaehvRecipe, plans: list[FramePlan]) -> list[str]:
     return found
 
 
-def _window_warnings(plans: list[FramePlan], spec: TaehvSpec) -> list[str]:
+def _window_warnings(recipe: TaehvRecipe, plans: list[FramePlan], spec: TaehvSpec) -> list[str]:
     longest = max(plans, key=lambda plan: plan.latent_frames)
     steady = STEADY_LATENTS[spec.t_down]
-    if longest.latent_frames >= steady:
+    if longest.latent_frames >= steady or recipe.training.max_train_steps < LONG_RUN:
         return []
     return [
         f"n_frames={longest.n_frames} makes {longest.latent_frames} latents, but a decoded frame depends on {steady}: "

@@ -44,11 +44,11 @@ class TaehvSpec:
             for name in ("patch_size", "latent_channels", "encoder_width")
             if not _is_count(getattr(self, name))
         ]
-        if len(self.decoder_widths) != STAGES + 1 or not all(map(_is_count, self.decoder_widths)):
+        if not _is_tuple(self.decoder_widths, STAGES + 1) or not all(map(_is_count, self.decoder_widths)):
             problems.append(f"decoder_widths={self.decoder_widths!r} must be {STAGES + 1} whole numbers of at least 1")
         for name in ("encoder_time_downscale", "decoder_time_upscale", "decoder_space_upscale"):
             flags = getattr(self, name)
-            if len(flags) != STAGES or not all(isinstance(flag, bool) for flag in flags):
+            if not _is_tuple(flags, STAGES) or not all(isinstance(flag, bool) for flag in flags):
                 problems.append(f"{name}={flags!r} must be {STAGES} booleans, one per stage")
         if self.decoder_block not in get_args(DecoderBlock):
             problems.append(f"decoder_block={self.decoder_block!r} must be one of {', '.join(get_args(DecoderBlock))}")
@@ -107,8 +107,12 @@ class TaehvSpec:
         arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         try:
             return cls(**arguments)
-        except (ConfigError, TypeError) as error:
+        except ConfigError as error:
             raise WeightsError(f"This TAEHV architecture description does not describe a model: {error}") from error
+
+
+def _is_tuple(value: object, length: int) -> bool:
+    return isinstance(value, tuple) and len(value) == length
 
 
 def _is_count(value: object) -> bool:

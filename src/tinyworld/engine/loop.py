@@ -8,12 +8,12 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from tinyworld import __version__
 from tinyworld.config.dump import to_yaml
 from tinyworld.config.schema import Recipe
 from tinyworld.core import dist, files, rng
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, Interrupted, UserError
+from tinyworld.core.version import __version__
 from tinyworld.engine import accelerate_setup
 from tinyworld.engine.journal import Journal, log_to
 from tinyworld.engine.run import JOURNAL, RunPlan, lock, plan_run

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from tinyworld import __version__
+from tinyworld.core.version import __version__
 from tinyworld.core.files import write_atomic
 from tinyworld.report import words
 from tinyworld.report.figures import machine_charts, quality_charts, training_charts

@@ -1,0 +1,1 @@
+"""One module per command: `add_parser` describes it, `run` does it. Heavy imports happen inside `run`."""

@@ -1,0 +1,1 @@
+"""Loss functions. They know tensors, never models."""

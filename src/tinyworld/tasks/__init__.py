@@ -1,0 +1,1 @@
+"""Training tasks: where models, losses, metrics and data meet the engine."""

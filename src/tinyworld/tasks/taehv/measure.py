@@ -1,0 +1,90 @@
+"""Held-out clips of the autoencoder: metrics beside a trivial baseline, and side-by-side previews."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinyworld.config.schema import TaehvRecipe
+from tinyworld.core.console import LOGGER
+from tinyworld.data.clips import ClipDataset
+from tinyworld.data.scan import ClipRef
+from tinyworld.engine.task import Evaluated
+from tinyworld.infer.compare import side_by_side
+from tinyworld.media.write import write_video
+from tinyworld.metrics.baseline import mean_colour
+from tinyworld.metrics.image import flicker, psnr, psnr_by_position, ssim
+from tinyworld.models.lpips import LPIPS
+from tinyworld.models.taehv import Taehv
+
+PREVIEW_FPS = 8
+
+
+@dataclass(frozen=True)
+class Window:
+    """The fixed window of one held-out clip: centre crop, centre in time."""
+
+    dataset: ClipDataset
+    clip: ClipRef
+    height: int
+    width: int
+    n_frames: int
+
+    def frames(self, device: torch.device) -> Tensor:
+        """1 T C H W in [0, 1]."""
+        frames = self.dataset.held_out_clip(self.clip, self.height, self.width, self.n_frames)
+        return frames.to(device).float().div(255)[None]
+
+
+def load_lpips(recipe: TaehvRecipe) -> LPIPS | None:
+    """LPIPS when its backbone weights are given; otherwise says once that it is not measured."""
+    path = recipe.find("validation.lpips_backbone")
+    if path is None:
+        LOGGER.info("LPIPS is not measured: no backbone weights given (key: validation.lpips_backbone)")
+        return None
+    return LPIPS(path)
+
+
+def evaluate(model: Taehv, samples: Sequence[Window], device: torch.device, lpips: LPIPS | None) -> list[Evaluated]:
+    """Metrics of each window in fp32, on exactly the frames that went in."""
+    frames = torch.cat([sample.frames(device) for sample in samples])
+    made = model.reconstruct(frames)
+    base = mean_colour(frames)
+    group = model.spec.t_down
+    perceptual = [None] * len(samples) if lpips is None else lpips.to(device).clip_distance(made, frames).tolist()
+    columns = zip(
+        samples,
+        psnr(made, frames).tolist(),
+        ssim(made, frames).tolist(),
+        flicker(made, frames).tolist(),
+        perceptual,
+        psnr_by_position(made, frames, group, offset=group - 1).tolist(),
+        psnr(base, frames).tolist(),
+        ssim(base, frames).tolist(),
+        strict=True,
+    )
+    return [
+        Evaluated(
+            sample.clip.id,
+            {"psnr": p, "ssim": s, "flicker": f, "lpips": lp, "psnr_by_position": positions},
+            {"psnr": base_p, "ssim": base_s},
+        )
+        for sample, p, s, f, lp, positions, base_p, base_s in columns
+    ]
+
+
+def write_preview(model: Taehv, sample: Window, device: torch.device, folder: Path) -> None:
+    """original | reconstruction | difference ×4, as a small mp4 named after the clip."""
+    frames = sample.frames(device)
+    made = model.reconstruct(frames).clamp(0, 1)
+    pairs = zip(_pictures(frames), _pictures(made), strict=True)
+    name = sample.clip.id.replace("/", "_")
+    write_video(folder / f"{name}.mp4", [side_by_side(original, copy) for original, copy in pairs], PREVIEW_FPS)
+
+
+def _pictures(frames: Tensor) -> np.ndarray:
+    """1 T C H W in [0, 1] to uint8 T H W C."""
+    return frames[0].mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
