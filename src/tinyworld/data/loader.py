@@ -1,0 +1,150 @@
+"""Batches of clips, loaded ahead by worker processes that keep no state."""
+
+import functools
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from tinyworld.core.errors import DataError, TrainingError, UserError
+from tinyworld.data.clips import ClipDataset, Sample
+from tinyworld.data.order import Draw, Order
+
+PARENT_CHECK_SECONDS = 2.0
+
+
+@dataclass
+class ClipBatch:
+    """One micro-batch of one process.
+
+    frames: uint8 N T C H W, RGB in [0, 255]. ids, starts, steps: of the N clips, as in `Sample`. faults: (path, reason)
+    of videos that could not be read and were replaced.
+    """
+
+    frames: Tensor
+    ids: list[str]
+    starts: list[int]
+    steps: list[int]
+    faults: list[tuple[str, str]] = field(default_factory=list)
+
+    def to(self, device: torch.device | str) -> "ClipBatch":
+        """The same batch with its frames on a device (copied in the background from pinned memory)."""
+        return ClipBatch(self.frames.to(device, non_blocking=True), self.ids, self.starts, self.steps, self.faults)
+
+    def pin_memory(self) -> "ClipBatch":
+        """The same batch in page-locked memory; the data loader calls this."""
+        return ClipBatch(self.frames.pin_memory(), self.ids, self.starts, self.steps, self.faults)
+
+
+def train_batches(
+    dataset: ClipDataset,
+    order: Order,
+    start_step: int,
+    stop_step: int,
+    rank: int = 0,
+    world: int = 1,
+    micro_batches: int = 1,
+    num_workers: int = 0,
+    prefetch: int = 2,
+    pin: bool = False,
+) -> Iterator[list[ClipBatch]]:
+    """For each optimizer step in [start_step, stop_step) the micro-batches of one process.
+
+    What comes depends on (dataset, order, step, rank, world, micro_batches) only: neither on the number of workers nor
+    on where a run began, so a resume is a `start_step`. The workers live as long as the iterator; each loads up to
+    `prefetch` micro-batches ahead. No random generator of this process is touched. Close the iterator (or let go of it)
+    to end the workers early.
+
+    Raises DataError when too many videos in a row cannot be read, and TrainingError when a worker process dies.
+    """
+    draws = (
+        part for step in range(start_step, stop_step) for part in order.rank_slice(step, rank, world, micro_batches)
+    )
+    loader: DataLoader[Sample | UserError] = DataLoader(
+        _Guarded(dataset),
+        batch_sampler=draws,
+        num_workers=num_workers,
+        prefetch_factor=prefetch if num_workers else None,
+        collate_fn=_collate,
+        pin_memory=pin,
+        worker_init_fn=functools.partial(_start_worker, os.getpid()),
+        generator=torch.Generator(),  # else each iterator takes a number from the process-wide one
+    )
+    batches: Any = iter(loader)
+    try:
+        for _ in range(start_step, stop_step):
+            yield [_next(batches, num_workers) for _ in range(micro_batches)]
+    finally:
+        if num_workers:
+            batches._shutdown_workers()  # PyTorch would do it when the iterator is collected, which can take seconds
+
+
+def _next(batches: Iterator[ClipBatch | UserError], num_workers: int) -> ClipBatch:
+    try:
+        batch = next(batches)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"A data loading process died ({error}). Most often memory ran out (RAM, or /dev/shm in a container). Use "
+            f"fewer workers (key: data.num_workers, now {num_workers}; 0 loads in the main process) or less prefetch "
+            "(key: data.prefetch_factor)."
+        ) from error
+    if isinstance(batch, UserError):
+        raise batch
+    return batch
+
+
+class _Guarded(Dataset[Sample | UserError]):
+    """Hands a user's error over as a value: raised in a worker it would reach the user as a traceback in a string."""
+
+    def __init__(self, dataset: ClipDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, draw: Draw) -> Sample | UserError:
+        try:
+            return self.dataset[draw]
+        except UserError as error:
+            return DataError(str(error))
+
+
+def _collate(samples: list[Sample | UserError]) -> ClipBatch | UserError:
+    good: list[Sample] = []
+    for sample in samples:
+        if isinstance(sample, UserError):
+            return sample
+        good.append(sample)
+    return ClipBatch(
+        torch.stack([sample.frames for sample in good]),
+        [sample.id for sample in good],
+        [sample.start for sample in good],
+        [sample.step for sample in good],
+        [fault for sample in good for fault in sample.faults],
+    )
+
+
+def _start_worker(parent: int, number: int) -> None:
+    """Signals are the parent's business: it saves a checkpoint and then ends the workers.
+
+    Ctrl-C and a scheduler's SIGTERM reach every process of the job. A worker that died of them would break the parent's
+    last step; so it ignores SIGINT, and SIGTERM from anyone but the parent.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigtimedwait"):  # absent on macOS, where SIGTERM keeps its default
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this worker when its parent asks, or is gone (PyTorch misses a parent killed while its workers start)."""
+    while os.getppid() == parent:
+        asked = signal.sigtimedwait({signal.SIGTERM}, PARENT_CHECK_SECONDS)
+        if asked is not None and asked.si_pid == parent:
+            break
+    os._exit(0)  # any other code would be reported as a failure while the parent ends
