@@ -1,0 +1,1 @@
+"""Networks. The families never import each other."""

@@ -1,0 +1,240 @@
+"""TAEHV, the tiny causal video autoencoder (madebyollin/taehv): pixels ⇄ latents of a video diffusion model.
+
+    frames N T C H W in [0, 1]  ─encode→  latents N L c h w  ─decode→  frames N T' C H W
+
+Which input frames the decoded frames are about is `core.frames`' knowledge; the blocks are listed in `layout`.
+"""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinyworld.core.errors import ConfigError, DataError, FramePlanError, nearest_name
+from tinyworld.core.frames import (
+    H3_CHUNK,
+    H3_LAST_FRAMES,
+    H3_LEAD,
+    FramePlan,
+    decoded_count,
+    encoded_count,
+    kept_runs,
+    round_trip_plan,
+)
+from tinyworld.core.variants import IMAGE_CHANNELS, TaehvSpec, variant
+from tinyworld.models.taehv import weights
+from tinyworld.models.taehv.blocks import run_parallel
+from tinyworld.models.taehv.init import initialise
+from tinyworld.models.taehv.layout import build_decoder, build_encoder
+from tinyworld.models.taehv.sequential import SequentialDecoder, SequentialEncoder, fold_pixels, unfold_pixels
+
+Mode = Literal["parallel", "sequential"]
+
+
+class Taehv(nn.Module):
+    """One TAEHV model, with random weights unless loaded. All frames are RGB, N T C H W, floating point in [0, 1].
+
+    `mode` chooses how frames run: "parallel" takes all at once, block by block (training; fast on a GPU; memory grows
+    with T); "sequential" takes one after another through all blocks (activations of a few frames, whatever T is). Both
+    give the same up to rounding.
+    """
+
+    def __init__(self, spec: TaehvSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder = build_encoder(spec)
+        self.decoder = build_decoder(spec)
+        self.gradient_checkpointing = False
+        if not self.encoder[0].weight.is_meta:
+            initialise(self.encoder, self.decoder)
+
+    @classmethod
+    def from_variant(cls, name: str, **overrides: Any) -> "Taehv":
+        """A public variant with random weights; `overrides` are fields of TaehvSpec, e.g. encoder_width=32.
+
+        Raises ConfigError for an unknown variant or field, with the nearest name.
+        """
+        known = [field.name for field in fields(TaehvSpec)]
+        for key in overrides:
+            if key not in known:
+                raise ConfigError(f"A TAEHV architecture has no {key!r}.{nearest_name(key, known)} Known: {known}.")
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in overrides.items()}
+        return cls(replace(variant(name), **values))
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, variant: str | None = None) -> "Taehv":
+        """Load a folder written by `save_pretrained`, a `.safetensors` or a `.pth` file. fp32, on the CPU.
+
+        A file that states its architecture (metadata, or a JSON beside it) needs no `variant`; a published file needs
+        one when its tensors fit several. Raises MissingFileError, ConfigError or WeightsError.
+        """
+        spec, tensors = weights.load(path, variant)
+        return cls._assembled(spec, {key: tensor.float() for key, tensor in tensors.items()})
+
+    @classmethod
+    def _assembled(cls, spec: TaehvSpec, tensors: dict[str, Any]) -> "Taehv":
+        """A model that takes the given tensors as they are, without drawing or copying weights."""
+        with torch.device("meta"):
+            model = cls(spec)
+        model.load_state_dict(tensors, assign=True)
+        return model
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `model.safetensors` (public keys) and `config.json` (architecture, tinyworld version) into a folder."""
+        weights.write_folder(Path(folder), self.state_dict(), self.spec)
+
+    def preview(self, time: bool = False, space: bool = False) -> "Taehv":
+        """A cheaper decoder on the same weights: one frame per latent unless `time`, 1/8 of the size unless `space`.
+
+        Shares its tensors with this model, except that each TGrow that no longer grows keeps the part that makes the
+        last frame. `core.frames.shown_frames` says which frames it shows. Raises ConfigError for the super decoder
+        without `space`: its upscaling convolutions have no smaller form.
+        """
+        if not space and self.spec.decoder_block == "super":
+            raise ConfigError("The super decoder has no preview at reduced size; use preview(space=True).")
+        off = (False, False, False)
+        spec = replace(
+            self.spec,
+            decoder_time_upscale=self.spec.decoder_time_upscale if time else off,
+            decoder_space_upscale=self.spec.decoder_space_upscale if space else off,
+        )
+        return self._assembled(spec, weights.fit_rate(self.state_dict(), spec))
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Keep only block inputs for the backward pass and recompute the rest: less memory, one more forward pass."""
+        self.gradient_checkpointing = True
+
+    def forward(self, frames: Tensor, plan: FramePlan) -> tuple[Tensor, Tensor]:
+        """For training: latents (N L c h w) and decoded frames, not clamped (N plan.decoded_frames C H W).
+
+        `frames` are the plan's n_frames; the plan's mask says which decoded frames to compare with frames[:, i].
+        """
+        if frames.shape[1] != plan.n_frames:
+            raise FramePlanError(
+                f"{frames.shape[1]} frames were given for a plan of {plan.n_frames}.", (plan.n_frames,)
+            )
+        self.check_frames(frames)
+        latents = self._encode(_with_length(frames, plan.encoded_frames), "parallel")
+        return latents, self.decode(latents, clamp=False)
+
+    def encode(self, frames: Tensor, mode: Mode = "parallel", round_trip: bool = False) -> Tensor:
+        """N T C H W → N L c h w, L = `core.frames.latent_count(T)`: the last frame fills the last latent.
+
+        With `round_trip` it is repeated further, so that `decode(latents, num_frames=T)` gives all T frames back.
+        Height and width must be multiples of `spec.size_multiple`. Raises DataError, ConfigError for an unknown mode.
+        """
+        self.check_frames(frames)
+        count = frames.shape[1]
+        wanted = round_trip_plan(count, self.spec).encoded_frames if round_trip else encoded_count(count, self.spec)
+        return self._encode(_with_length(frames, wanted), mode)
+
+    def decode(
+        self, latents: Tensor, num_frames: int | None = None, mode: Mode = "parallel", clamp: bool = True
+    ) -> Tensor:
+        """N L c h w → N T' C H W, T' = `core.frames.decoded_count(L)`, or the first `num_frames` of them.
+
+        Training needs clamp=False: a clamp has no gradient outside [0, 1].
+        Raises DataError, FramePlanError when the latents hold fewer frames, ConfigError for an unknown mode.
+        """
+        self.check_latents(latents)
+        if latents.shape[1] < 1:
+            raise DataError("decoding needs at least one latent; there is none")
+        available = decoded_count(latents.shape[1], self.spec)
+        if num_frames is not None and not 1 <= num_frames <= available:
+            raise FramePlanError(
+                f"num_frames={num_frames}, but {latents.shape[1]} latents decode to {available} frames. Ask for 1 to "
+                f"{available}, or encode with round_trip=True, which pads so that every frame comes back.",
+                (available,),
+            )
+        if _checked(mode) == "sequential":
+            frames = SequentialDecoder(self.decoder, self.spec, latents.shape[1]).push(latents)
+        else:
+            folded = run_parallel(self.decoder, latents, self.gradient_checkpointing)
+            runs = kept_runs(latents.shape[1], self.spec)
+            kept = [folded[:, run.start : run.stop] for run in runs]
+            frames = unfold_pixels(kept[0] if len(kept) == 1 else torch.cat(kept, 1), self.spec.patch_size)
+        frames = frames[:, :num_frames]
+        return frames.clamp(0, 1) if clamp else frames
+
+    @torch.no_grad()
+    def reconstruct(self, frames: Tensor, mode: Mode = "parallel") -> Tensor:
+        """Encode and decode: exactly the T frames that came in, for any T ≥ 1 and any height and width.
+
+        Sizes that are not multiples of `spec.size_multiple` are padded with edge pixels and cut back.
+        """
+        self.check_frames(frames, any_size=True)
+        height, width = frames.shape[-2:]
+        latents = self.encode(pad_to_multiple(frames, self.spec.size_multiple), mode, round_trip=True)
+        return self.decode(latents, frames.shape[1], mode)[..., :height, :width]
+
+    def check_frames(self, frames: Tensor, any_size: bool = False) -> None:
+        """Raise DataError when `encode` (with `any_size`: `reconstruct`) cannot take these frames."""
+        if frames.ndim != 5 or frames.shape[2] != IMAGE_CHANNELS or not frames.is_floating_point():
+            raise DataError(
+                f"frames are {_describe(frames)}; they must be N T {IMAGE_CHANNELS} H W, floating point in [0, 1]"
+            )
+        if 0 in frames.shape:
+            raise DataError(f"frames are {_describe(frames)}: there is nothing to encode")
+        size = self.spec.size_multiple
+        if not any_size and any(side % size for side in frames.shape[-2:]):
+            nearest = " × ".join(str(max(side // size, 1) * size) for side in frames.shape[-2:])
+            raise DataError(
+                f"frames are {frames.shape[-2]} × {frames.shape[-1]} pixels: height and width must be multiples of "
+                f"{size}. Use {nearest} (keys: data.height, data.width), or reconstruct(), which pads and cuts back."
+            )
+
+    def check_latents(self, latents: Tensor) -> None:
+        """Raise DataError when these are no latents of this model."""
+        if latents.ndim != 5 or latents.shape[2] != self.spec.latent_channels or not latents.is_floating_point():
+            raise DataError(f"latents are {_describe(latents)}; they must be N L {self.spec.latent_channels} h w")
+
+    def _encode(self, frames: Tensor, mode: Mode) -> Tensor:
+        """Frames of a length that fills whole latents."""
+        if _checked(mode) == "sequential":
+            encoder = SequentialEncoder(self.encoder, self.spec)
+            return torch.cat([encoder.push(frames), encoder.finish()], 1)
+        if self.spec.flavour == "h3":
+            return self._encode_h3(frames)
+        return run_parallel(self.encoder, fold_pixels(frames, self.spec.patch_size), self.gradient_checkpointing)
+
+    def _encode_h3(self, frames: Tensor) -> Tensor:
+        """17k + 5 frames: k whole chunks and the start of one more, each with its own memory, as H3's VAE cuts them."""
+        clips = frames.shape[0]
+        whole, last = frames[:, :-H3_LAST_FRAMES], frames[:, -H3_LAST_FRAMES:]
+        parts = [whole.unflatten(1, (-1, H3_CHUNK)).flatten(0, 1)] if whole.shape[1] else []
+        latents = []
+        for chunks in [*parts, last]:
+            led = F.pad(chunks, (0, 0, 0, 0, 0, 0, H3_LEAD, 0))  # black frames
+            encoded = run_parallel(self.encoder, fold_pixels(led, self.spec.patch_size), self.gradient_checkpointing)
+            latents.append(encoded.reshape(clips, -1, *encoded.shape[2:]))
+        return torch.cat(latents, 1)
+
+
+def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:
+    """Repeat the pixels of the right and bottom edge until both sides (the last two dimensions) are multiples."""
+    bottom, right = (-side % multiple for side in frames.shape[-2:])
+    if not bottom and not right:
+        return frames
+    padded = F.pad(frames.flatten(0, -4), (0, right, 0, bottom), mode="replicate")
+    return padded.unflatten(0, frames.shape[:-3])
+
+
+def _with_length(frames: Tensor, count: int) -> Tensor:
+    """The first `count` frames, the last one repeated where there are fewer."""
+    missing = max(count - frames.shape[1], 0)
+    return torch.cat([frames, frames[:, -1:].expand(-1, missing, -1, -1, -1)], 1) if missing else frames[:, :count]
+
+
+def _checked(mode: str) -> str:
+    if mode not in ("parallel", "sequential"):
+        raise ConfigError(
+            f'mode={mode!r} is neither "parallel" nor "sequential".{nearest_name(mode, ["parallel", "sequential"])}'
+        )
+    return mode
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{'×'.join(map(str, tensor.shape))} of {tensor.dtype}"
