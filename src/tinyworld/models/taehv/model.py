@@ -24,7 +24,8 @@ from tinyworld.core.frames import (
     kept_runs,
     round_trip_plan,
 )
-from tinyworld.core.variants import IMAGE_CHANNELS, TaehvSpec, variant
+from tinyworld.core.variants import IMAGE_CHANNELS, TaehvSpec
+from tinyworld.core.variants import variant as spec_of
 from tinyworld.models.taehv import weights
 from tinyworld.models.taehv.blocks import run_parallel
 from tinyworld.models.taehv.init import initialise
@@ -62,7 +63,7 @@ class Taehv(nn.Module):
             if key not in known:
                 raise ConfigError(f"A TAEHV architecture has no {key!r}.{nearest_name(key, known)} Known: {known}.")
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in overrides.items()}
-        return cls(replace(variant(name), **values))
+        return cls(replace(spec_of(name), **values))
 
     @classmethod
     def from_pretrained(cls, path: str | Path, variant: str | None = None) -> "Taehv":
@@ -71,11 +72,11 @@ class Taehv(nn.Module):
         A file that states its architecture (metadata, or a JSON beside it) needs no `variant`; a published file needs
         one when its tensors fit several. Raises MissingFileError, ConfigError or WeightsError.
         """
-        spec, tensors = weights.load(path, variant)
-        return cls._assembled(spec, {key: tensor.float() for key, tensor in tensors.items()})
+        spec, tensors = weights.load(path, None if variant is None else spec_of(variant))
+        return cls.assembled(spec, {key: tensor.float() for key, tensor in tensors.items()})
 
     @classmethod
-    def _assembled(cls, spec: TaehvSpec, tensors: dict[str, Any]) -> "Taehv":
+    def assembled(cls, spec: TaehvSpec, tensors: dict[str, Any]) -> "Taehv":
         """A model that takes the given tensors as they are, without drawing or copying weights."""
         with torch.device("meta"):
             model = cls(spec)
@@ -101,7 +102,7 @@ class Taehv(nn.Module):
             decoder_time_upscale=self.spec.decoder_time_upscale if time else off,
             decoder_space_upscale=self.spec.decoder_space_upscale if space else off,
         )
-        return self._assembled(spec, weights.fit_rate(self.state_dict(), spec))
+        return self.assembled(spec, weights.fit_rate(self.state_dict(), spec))
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only block inputs for the backward pass and recompute the rest: less memory, one more forward pass."""

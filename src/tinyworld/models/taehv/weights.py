@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tinyworld.core.errors import WeightsError
 from tinyworld.core.files import find, write_atomic, write_json
-from tinyworld.core.variants import VARIANTS, TaehvSpec, variant
+from tinyworld.core.variants import VARIANTS, TaehvSpec
 from tinyworld.core.version import __version__
 from tinyworld.models.taehv.layout import expected_shapes, grow_keys
 
@@ -49,8 +49,10 @@ def write_folder(folder: Path, tensors: Mapping[str, Tensor], spec: TaehvSpec) -
     write_json(folder / CONFIG_NAME, description(spec))
 
 
-def load(path: str | Path, variant_name: str | None = None) -> tuple[TaehvSpec, dict[str, Tensor]]:
+def load(path: str | Path, expected: TaehvSpec | None = None) -> tuple[TaehvSpec, dict[str, Tensor]]:
     """The architecture and the tensors of a weight file or of a folder written by `write_folder`.
+
+    `expected` is what a file that states no architecture is taken for, and what one that does must state.
 
     Raises MissingFileError, ConfigError (no such variant) or WeightsError: unreadable or unsafe files, tensors that do
     not fit, an architecture that is neither stated nor unique.
@@ -63,11 +65,11 @@ def load(path: str | Path, variant_name: str | None = None) -> tuple[TaehvSpec, 
     tensors, metadata = read_tensors(file)
     spec = _stated_spec(file, metadata)
     if spec is None:
-        spec = variant(variant_name) if variant_name else _spec_from_shapes(file, tensors)
-    elif variant_name and variant(variant_name) != spec:
+        spec = expected or _spec_from_shapes(file, tensors)
+    elif expected not in (None, spec):
         raise WeightsError(
-            f"{file.name} states an architecture other than variant={variant_name!r}: "
-            f"{_difference(spec, variant_name)}. Leave the variant out to load the model as it was saved."
+            f"{file} states another architecture than the one asked for: {_difference(spec, expected)}. Ask for what the "
+            "file states (keys: model.variant, model.encoder_width, model.decoder_widths), or for nothing in Python."
         )
     tensors = fit_rate(tensors, spec)
     problems = misfits(tensors, spec)
@@ -197,6 +199,6 @@ def _size(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape)) or "a scalar"
 
 
-def _difference(spec: TaehvSpec, variant_name: str) -> str:
-    stated, wanted = spec.to_dict(), variant(variant_name).to_dict()
+def _difference(spec: TaehvSpec, expected: TaehvSpec) -> str:
+    stated, wanted = spec.to_dict(), expected.to_dict()
     return ", ".join(f"{key} is {stated[key]}, not {wanted[key]}" for key in stated if stated[key] != wanted[key])

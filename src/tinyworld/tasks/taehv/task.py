@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tinyworld.config.schema import TaehvRecipe
 from tinyworld.core import rng
+from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import DataError
 from tinyworld.core.frames import FramePlan, training_plan
 from tinyworld.data.clips import ClipDataset
@@ -32,14 +33,17 @@ class TaehvTask:
 
     def __init__(self, recipe: TaehvRecipe) -> None:
         self.recipe = recipe
-        self.spec = recipe.model.spec()
         self.sources = find_sources(recipe)
         self.model = build_model(recipe)
+        self.spec = self.model.spec
         self.dataset = self._dataset(self.sources.train)
+        unused = [clip.id for clip, own in zip(self.sources.train, self.dataset.bucket_of, strict=True) if not own]
+        if unused:
+            LOGGER.warning("%d videos fit none of data.buckets and are never drawn: %s", len(unused), ", ".join(unused[:5]))
         if self.dataset.empty_buckets:
-            unused = ", ".join(str(list(bucket)) for bucket in self.dataset.empty_buckets)
+            sizes = ", ".join(str(list(bucket)) for bucket in self.dataset.empty_buckets)
             raise DataError(
-                f"no training video is large and long enough for the clip size [height, width, n_frames] {unused}. Leave "
+                f"no training video is large and long enough for the clip size [height, width, n_frames] {sizes}. Leave "
                 "it out, or add such videos (key: data.buckets)."
             )
 
@@ -143,7 +147,7 @@ def build_model(recipe: TaehvRecipe) -> Taehv:
     """The model of a recipe: published or own weights when a path is given, else a seeded random start."""
     path = recipe.find("model.pretrained_model_path")
     if path is not None:
-        model = Taehv.from_pretrained(path, variant=recipe.model.variant)
+        model = Taehv.assembled(*weights.load(path, recipe.model.spec())).float()
     else:
         with rng.isolated(rng.derive_seed(recipe.run.seed, "init")):
             model = Taehv(recipe.model.spec())
