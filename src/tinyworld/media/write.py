@@ -24,8 +24,9 @@ class VideoWriter:
 
     width, height: of the frames, pixels; an odd side is padded by repeating its last row or column, since 4:2:0 needs
     even sides. fps: frames a second. crf: x264's constant quality, 0 (lossless) to 51; 18 is visually lossless. Colours
-    are converted to and tagged as BT.709 from 1280 wide or 577 high, else BT.601. The encoder runs on one thread: the
-    same frames give the same file on every machine.
+    are converted to and tagged as BT.709 from 1280 wide or 577 high, else BT.601. The encoder runs on one thread
+    and without macroblock-tree rate control, which reads past its buffers at some sizes: the same frames give the same
+    file, on one machine.
 
     Use as a context manager. The file appears under its name only when the block ends without an exception; a file
     that was there before stays until then. Raises ValueError for a size, rate or frame that does not fit, DataError
@@ -95,7 +96,7 @@ class VideoWriter:
         return self.width >= 1280 or self.height > 576
 
     def _add_stream(self) -> VideoStream:
-        stream = self._container.add_stream("libx264", rate=self.rate, options={"crf": str(self.crf)})
+        stream = self._container.add_stream("libx264", rate=self.rate, options={"crf": str(self.crf), "x264-params": "mbtree=0"})
         stream.width, stream.height = self.width + self.width % 2, self.height + self.height % 2
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1

@@ -20,7 +20,6 @@ from tinyworld.data.order import Order
 from tinyworld.data.scan import ClipRef
 from tinyworld.engine.task import Evaluated, Losses, Roles
 from tinyworld.losses.pixel import flicker_distance, latent_moments, pixel_distance
-from tinyworld.models.lpips import LPIPS
 from tinyworld.models.taehv import Taehv, weights
 from tinyworld.tasks.taehv import measure
 from tinyworld.tasks.taehv.sources import buckets, find_sources
@@ -36,6 +35,7 @@ class TaehvTask:
         self.sources = find_sources(recipe)
         self.model = build_model(recipe)
         self.spec = self.model.spec
+        self.lpips = measure.load_lpips(recipe)
         self.dataset = self._dataset(self.sources.train)
         unused = [clip.id for clip, own in zip(self.sources.train, self.dataset.bucket_of, strict=True) if not own]
         if unused:
@@ -123,12 +123,8 @@ class TaehvTask:
     def held_out(self) -> Sequence[measure.Window]:
         return self._held_out
 
-    @cached_property
-    def _lpips(self) -> LPIPS | None:
-        return measure.load_lpips(self.recipe)
-
     def evaluate(self, model: nn.Module, samples: Sequence[measure.Window], device: torch.device) -> list[Evaluated]:
-        return measure.evaluate(as_taehv(model), samples, device, self._lpips)
+        return measure.evaluate(as_taehv(model), samples, device, self.lpips)
 
     def preview(self, model: nn.Module, sample: measure.Window, device: torch.device, folder: Path) -> None:
         measure.write_preview(as_taehv(model), sample, device, folder)
