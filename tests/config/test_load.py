@@ -261,7 +261,7 @@ sys.meta_path.insert(0, Block())
 from tinyworld.cli.flags import parse_overrides
 from tinyworld.config import dump, load, rules, schema
 recipe = load.load_recipe("taehv_demo", parse_overrides(["--n_frames", "16"]))
-assert rules.warnings(recipe) and dump.to_yaml(recipe) and dump.describe_flags()
+assert rules.warnings(recipe) == [] and dump.to_yaml(recipe) and dump.describe_flags()
 assert "torch" not in sys.modules
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

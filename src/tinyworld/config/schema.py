@@ -96,8 +96,7 @@ class TaehvDataConfig(Section):
     )
     buckets: Annotated[tuple[Bucket, ...], Field(strict=False)] = Field(
         default=(),
-        description="Clip sizes [height, width, n_frames] that batches are drawn from. Empty: only height x width x "
-        "n_frames, which validation uses in any case.",
+        description="Clip sizes [height, width, n_frames] that batches are drawn from. Empty: height x width x n_frames.",
     )
     crop_scale: Literal["native", "cover", "random"] = Field(
         default="native",

@@ -143,6 +143,12 @@ class ValidationConfig(Section):
         default=20, description="Held-out clips that are measured; fewer when fewer videos are held out."
     )
     validation_batch_size: Count = Field(default=2, description="Clips per forward pass in a validation.")
+    validation_height: Annotated[Count, Field(ge=16)] | None = Field(
+        None, description="Height of each measured clip in pixels. Unset: the data section's height."
+    )
+    validation_width: Annotated[Count, Field(ge=16)] | None = Field(
+        None, description="Width of each measured clip in pixels. Unset: the data section's width."
+    )
     validation_frames: Count | None = Field(default=None, description="Frames of each measured clip. Unset: n_frames.")
     metric_for_best_model: Literal["psnr", "ssim", "lpips", "flicker"] = Field(
         default="psnr", description="Metric that picks the best model and stops early (psnr, ssim: higher is better)."

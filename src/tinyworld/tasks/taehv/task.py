@@ -39,7 +39,9 @@ class TaehvTask:
         self.dataset = self._dataset(self.sources.train)
         unused = [clip.id for clip, own in zip(self.sources.train, self.dataset.bucket_of, strict=True) if not own]
         if unused:
-            LOGGER.warning("%d videos fit none of data.buckets and are never drawn: %s", len(unused), ", ".join(unused[:5]))
+            LOGGER.warning(
+                "%d videos fit none of data.buckets and are never drawn: %s", len(unused), ", ".join(unused[:5])
+            )
         if self.dataset.empty_buckets:
             sizes = ", ".join(str(list(bucket)) for bucket in self.dataset.empty_buckets)
             raise DataError(
@@ -116,9 +118,10 @@ class TaehvTask:
     @cached_property
     def _held_out(self) -> list[measure.Window]:
         data, validation = self.recipe.data, self.recipe.validation
+        height, width = validation.validation_height or data.height, validation.validation_width or data.width
         frames = validation.validation_frames or data.n_frames
         dataset = self._dataset(self.sources.held_out)
-        return [measure.Window(dataset, clip, data.height, data.width, frames) for clip in self.sources.held_out]
+        return [measure.Window(dataset, clip, height, width, frames) for clip in self.sources.held_out]
 
     def held_out(self) -> Sequence[measure.Window]:
         return self._held_out
