@@ -28,7 +28,7 @@ test: lint types imports unit  ## everything a change must pass
 
 lint: setup
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check src tests benchmarks
 
 types: setup
 	$(BIN)/mypy
@@ -41,7 +41,7 @@ unit: setup
 
 format: setup  ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	$(BIN)/ruff format src tests benchmarks
 
 kills: setup  ## long: kill training at random moments and compare the resumed weights bit by bit
 	$(BIN)/python tests/long/kill_and_resume.py

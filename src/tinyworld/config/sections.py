@@ -144,10 +144,10 @@ class ValidationConfig(Section):
     )
     validation_batch_size: Count = Field(default=2, description="Clips per forward pass in a validation.")
     validation_height: Annotated[Count, Field(ge=16)] | None = Field(
-        None, description="Height of each measured clip in pixels. Unset: the data section's height."
+        default=None, description="Height of each measured clip in pixels. Unset: the data section's height."
     )
     validation_width: Annotated[Count, Field(ge=16)] | None = Field(
-        None, description="Width of each measured clip in pixels. Unset: the data section's width."
+        default=None, description="Width of each measured clip in pixels. Unset: the data section's width."
     )
     validation_frames: Count | None = Field(default=None, description="Frames of each measured clip. Unset: n_frames.")
     metric_for_best_model: Literal["psnr", "ssim", "lpips", "flicker"] = Field(

@@ -96,7 +96,9 @@ class VideoWriter:
         return self.width >= 1280 or self.height > 576
 
     def _add_stream(self) -> VideoStream:
-        stream = self._container.add_stream("libx264", rate=self.rate, options={"crf": str(self.crf), "x264-params": "mbtree=0"})
+        stream = self._container.add_stream(
+            "libx264", rate=self.rate, options={"crf": str(self.crf), "x264-params": "mbtree=0"}
+        )
         stream.width, stream.height = self.width + self.width % 2, self.height + self.height % 2
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1

@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from tinyworld.core.version import __version__
 from tinyworld.core.files import write_atomic
+from tinyworld.core.version import __version__
 from tinyworld.report import words
 from tinyworld.report.figures import machine_charts, quality_charts, training_charts
 from tinyworld.report.previews import EMBEDDED_BYTES, embed_previews
