@@ -52,7 +52,7 @@ def test_training_leaves_a_complete_run(run: Path) -> None:
     assert [entry["step"] for entry in history] == [3, 6]
     assert {"psnr", "ssim", "flicker", "psnr_by_position", "baseline", "clips"} <= history[0].keys()
     assert len(history[0]["psnr_by_position"]) == 4 and history[0]["lpips"] is None
-    assert "LPIPS is not measured" in (run / "training.log").read_text()
+    assert "lpips not measured" in (run / "training.log").read_text()
     assert probe(next((run / "previews" / "step-6").glob("*.mp4"))).frames == 8
     model = Taehv.from_pretrained(run / "best_model")
     assert model.spec.encoder_width == 8
@@ -248,6 +248,7 @@ def test_a_signal_ends_with_its_own_exit_code_and_latest_goes_on(clips: Path, tm
     starts = [
         json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines() if '"start"' in line
     ]
+    assert (tmp_path / "run" / "report.html").exists()
     assert starts[0]["resumed_from"] is None and starts[1]["step"] >= 5
 
 

@@ -127,6 +127,11 @@ class TaehvDataConfig(Section):
         ge=0,
         description="Processes that read videos, per training process; 0 reads in the training process.",
     )
+    frame_cache_mb: Whole = Field(
+        default=0,
+        ge=0,
+        description="Memory for decoded videos in each reading process, in MiB: small data sets are decoded once. 0 is off.",
+    )
     prefetch_factor: Count = Field(default=2, description="Batches that each reading process prepares ahead.")
 
 

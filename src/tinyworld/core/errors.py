@@ -4,6 +4,8 @@ Every kind inherits the standard exception a caller would expect, so code that d
 it. The command line prints `UserError` texts as one paragraph, without a traceback, and exits with `EXIT_USER_ERROR`.
 """
 
+from pathlib import Path
+
 EXIT_USER_ERROR = 2
 """The user can fix it: a wrong value, a missing file, bad data."""
 EXIT_INTERRUPTED = 75
@@ -55,14 +57,11 @@ class MissingExtraError(UserError, ImportError):
 
 
 class Interrupted(Exception):
-    """Raised after a signal once everything is saved; carries the checkpoint to go on from."""
+    """Raised after a signal once everything is saved; names the run folder and the checkpoint to go on from."""
 
-    def __init__(self, signal_name: str, checkpoint: str | None) -> None:
-        self.signal_name = signal_name
-        self.checkpoint = checkpoint
-        super().__init__(
-            f"stopped by {signal_name}; saved {checkpoint or 'nothing: no step was taken since the start'}"
-        )
+    def __init__(self, signal_name: str, folder: Path, checkpoint: Path) -> None:
+        self.folder = folder
+        super().__init__(f"stopped by {signal_name}; saved {checkpoint}")
 
 
 def nearest_name(name: str, known: list[str]) -> str:

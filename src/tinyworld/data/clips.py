@@ -26,9 +26,10 @@ from torch import Tensor
 
 from tinyworld.core.errors import DataError, UserError
 from tinyworld.core.rng import derive_seed
+from tinyworld.data.frame_cache import FrameCache
 from tinyworld.data.order import Draw
 from tinyworld.data.scan import ClipRef, Need, check_budget, reason_of
-from tinyworld.media.read import Region, read_frames
+from tinyworld.media.read import Region
 
 Bucket = tuple[int, int, int]
 CropScale = Literal["native", "cover", "random"]
@@ -52,10 +53,10 @@ class Sample:
 
 
 class ClipDataset(torch.utils.data.Dataset[Sample]):
-    """Training clips of a list of videos, by `Draw`. Keeps no state: any worker gives the same sample for a draw.
+    """Training clips of a list of videos, by `Draw`. Any worker gives the same sample for a draw.
 
     clips: as the scan found them. buckets: (height, width, n_frames) of the clips to cut. frame_steps, crop_scale,
-    flip, short_clips: see the head of this file.
+    flip, short_clips: see the head of this file. cache_bytes: of decoded videos to keep in memory, in each process.
 
     bucket_of: for each clip the buckets it takes part in: all that it fills without being enlarged or looped; where
     there is none, the one that asks least of it (fewest frames, then smallest area) and that it can be used for at all.
@@ -69,12 +70,14 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         crop_scale: CropScale = "native",
         flip: bool = True,
         short_clips: Literal["loop", "drop"] = "loop",
+        cache_bytes: int = 0,
     ) -> None:
         self.clips = list(clips)
         self.buckets = list(buckets)
         self.frame_steps = tuple(sorted(frame_steps))
         self.crop_scale: CropScale = crop_scale
         self.flip = flip
+        self._cache = FrameCache(cache_bytes)
         self._needs = [Need(h, w, n, short_clips, frame_steps=self.frame_steps) for h, w, n in self.buckets]
         self.bucket_of = [self._buckets_for(clip) for clip in self.clips]
         self._members = [[i for i, own in enumerate(self.bucket_of) if b in own] for b in range(len(self.buckets))]
@@ -117,7 +120,7 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         start, step = (room // 2, step) if room >= 0 else (0, looping_step(clip.frames, self.frame_steps))
         most = largest_factor(clip, height, width)
         region = crop_region(clip, height, width, most if self.crop_scale == "cover" else min(1.0, most))
-        return resize(read_frames(clip.path, window(clip.frames, n_frames, start, step), region), height, width)
+        return resize(self._cache.read(clip, window(clip.frames, n_frames, start, step), region), height, width)
 
     def check_faults(self, faults: Mapping[str, str], budget: float) -> None:
         """Raise DataError when more of the videos could not be read while training than `check_budget` allows."""
@@ -130,7 +133,7 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         factor = {"native": min(1.0, most), "cover": most, "random": rng.uniform(min(1.0, most), most)}[self.crop_scale]
         region = crop_region(clip, height, width, factor, rng.random(), rng.random())
         mirror = rng.random() < 0.5
-        picture = resize(read_frames(clip.path, window(clip.frames, n_frames, start, step), region), height, width)
+        picture = resize(self._cache.read(clip, window(clip.frames, n_frames, start, step), region), height, width)
         return Sample(picture.flip(-1) if self.flip and mirror else picture, clip.id, start, step, faults)
 
     def _buckets_for(self, clip: ClipRef) -> tuple[int, ...]:

@@ -39,16 +39,16 @@ def run_training(task: Task, recipe: Recipe) -> Outcome:
     journal's last line says how the run ended in every case but a kill.
     """
     accelerator = accelerate_setup.build(recipe)
-    plan = dist.from_main(plan_run(recipe))
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    with lock(plan.folder) if dist.is_main() else contextlib.nullcontext(), _logged(plan.folder) as journal:
-        if dist.is_main():
-            files.remove_staging(plan.folder)
-            files.write_atomic(plan.folder / "config.yaml", to_yaml(recipe))
-        try:
+    try:
+        plan = dist.from_main(plan_run(recipe))
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        with lock(plan.folder) if dist.is_main() else contextlib.nullcontext(), _logged(plan.folder) as journal:
+            if dist.is_main():
+                files.remove_staging(plan.folder)
+                files.write_atomic(plan.folder / "config.yaml", to_yaml(recipe))
             return _run(task, recipe, accelerator, plan, journal)
-        finally:
-            accelerate_setup.close(accelerator)
+    finally:
+        accelerate_setup.close(accelerator)
 
 
 @contextlib.contextmanager

@@ -92,7 +92,7 @@ class Trainer:
                         return self._finish("early_stopping")
                 if stop.agreed():
                     saved = self._save()
-                    raise Interrupted(str(stop.signal_name or "a signal on another rank"), str(saved))
+                    raise Interrupted(stop.signal_name or "a signal on another rank", self.folder, saved)
                 if self._due(self.recipe.checkpoint.checkpointing_steps) and self.state.step < config.max_train_steps:
                     self._save()
                 waited = time.monotonic()

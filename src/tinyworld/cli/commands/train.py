@@ -1,7 +1,6 @@
 """`tinyworld train RECIPE`."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyworld.cli.flags import parse_overrides
@@ -9,6 +8,7 @@ from tinyworld.config.dump import describe_flags, to_yaml
 from tinyworld.config.load import bundled_recipes, load_recipe
 from tinyworld.config.rules import warnings
 from tinyworld.core.console import LOGGER
+from tinyworld.core.errors import Interrupted
 
 if TYPE_CHECKING:
     from tinyworld.config.schema import TaehvRecipe
@@ -59,7 +59,10 @@ def train(recipe: "TaehvRecipe") -> "Outcome":
     from tinyworld.report import build_report
     from tinyworld.tasks.taehv import TaehvTask
 
-    outcome = run_training(TaehvTask(recipe), recipe)
-    page: Path = build_report(outcome.folder)
-    LOGGER.info("report: %s", page)
+    try:
+        outcome = run_training(TaehvTask(recipe), recipe)
+    except Interrupted as end:
+        LOGGER.info("report: %s", build_report(end.folder))
+        raise
+    LOGGER.info("report: %s", build_report(outcome.folder))
     return outcome

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from tinyworld.config.schema import TaehvRecipe
-from tinyworld.core.console import LOGGER
 from tinyworld.data.clips import ClipDataset
 from tinyworld.data.scan import ClipRef
 from tinyworld.engine.task import Evaluated
@@ -40,12 +39,9 @@ class Window:
 
 
 def load_lpips(recipe: TaehvRecipe) -> LPIPS | None:
-    """LPIPS when its backbone weights are given; otherwise says once that it is not measured."""
+    """LPIPS when its backbone weights are given, else None."""
     path = recipe.find("validation.lpips_backbone")
-    if path is None:
-        LOGGER.info("LPIPS is not measured: no backbone weights given (key: validation.lpips_backbone)")
-        return None
-    return LPIPS(path)
+    return None if path is None else LPIPS(path)
 
 
 def evaluate(model: Taehv, samples: Sequence[Window], device: torch.device, lpips: LPIPS | None) -> list[Evaluated]:

@@ -58,6 +58,7 @@ class TaehvTask:
             crop_scale=data.crop_scale,
             flip=data.flip,
             short_clips=data.short_clips,
+            cache_bytes=data.frame_cache_mb * 2**20,
         )
 
     def roles(self) -> Roles:
@@ -71,6 +72,7 @@ class TaehvTask:
             "quarantined": len(report.quarantined),
             "looped": len(report.looped),
             "dropped": len(report.dropped),
+            "lpips": "measured" if self.lpips is not None else "not measured (validation.lpips_backbone is unset)",
         }
 
     def fingerprint(self) -> dict[str, Any]:
