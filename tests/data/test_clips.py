@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyworld.core.errors import DataError
-from tinyworld.data import clips as clips_module
+from tinyworld.data import frame_cache
 from tinyworld.data.clips import (
     MAX_REPLACEMENTS,
     ClipDataset,
@@ -138,7 +138,7 @@ def test_scales(clip_refs: list[ClipRef], monkeypatch: pytest.MonkeyPatch) -> No
         sides[scale].append(region[2])
         return read_frames(path, indices, region)
 
-    monkeypatch.setattr(clips_module, "read_frames", noting)
+    monkeypatch.setattr(frame_cache, "read_frames", noting)
     for scale in sides:
         dataset = ClipDataset(clip_refs, [(32, 32, 4)], crop_scale=scale)
         for seed in range(12):
