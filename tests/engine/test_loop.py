@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -231,3 +232,110 @@ def test_evaluation_leaves_training_untouched(tmp_path: Path) -> None:
 def test_tensorboard_is_written(tmp_path: Path) -> None:
     run_training(FakeTask(), fake_recipe(tmp_path, run={"tracker_name": "tensorboard"}))
     assert list((tmp_path / "run" / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_going_back_sets_later_checkpoints_aside(tmp_path: Path) -> None:
+    run_training(FakeTask(), fake_recipe(tmp_path))
+    run = tmp_path / "run"
+    task = FakeTask()
+    task.step_hook = lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 11 else None
+    back = {"resume_from_checkpoint": "checkpoint-10", "checkpoints_total_limit": 1}
+    with pytest.raises(Interrupted, match="checkpoint-12"):
+        run_training(task, fake_recipe(tmp_path, checkpoint=back))
+    assert [path.name for path in checkpoint.listing(run)] == ["checkpoint-12"]
+    assert sorted(path.name for path in run.glob("abandoned/*/*")) == ["checkpoint-15", "checkpoint-20"]
+    assert not (run / "step-20.safetensors").exists()
+    assert events(run, "set_aside")[0]["checkpoints"] == ["checkpoint-15", "checkpoint-20"]
+    run_training(FakeTask(), fake_recipe(tmp_path, checkpoint={"resume_from_checkpoint": "latest"}))
+    assert events(run, "start")[-1]["step"] == 12
+
+
+def test_a_run_that_stopped_early_stays_stopped(tmp_path: Path) -> None:
+    class Stuck(FakeTask):
+        def evaluate(self, model, samples, device):  # type: ignore[no-untyped-def]
+            rows = super().evaluate(model, samples, device)
+            for row in rows:
+                row.metrics["psnr"] = None
+            return rows
+
+    sections = {"validation": {"validation_steps": 2, "early_stopping_patience": 3}}
+    assert run_training(Stuck(), fake_recipe(tmp_path, **sections)).step == 6
+    again = run_training(Stuck(), fake_recipe(tmp_path, **sections, checkpoint={"resume_from_checkpoint": "latest"}))
+    assert (again.reason, again.step) == ("early_stopping", 6)
+
+
+def test_a_refused_resume_leaves_the_settings_of_the_run(tmp_path: Path) -> None:
+    run_training(FakeTask(), fake_recipe(tmp_path))
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    sections = {"checkpoint": {"resume_from_checkpoint": "latest"}, "optimizer": {"learning_rate": 0.01}}
+    with pytest.raises(CheckpointError):
+        run_training(FakeTask(batch=8), fake_recipe(tmp_path, **sections))
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+    assert events(tmp_path / "run", "stop")[-1]["reason"] == "error"
+
+
+def test_a_start_that_failed_does_not_block_its_name(tmp_path: Path) -> None:
+    class Unbuildable(FakeTask):
+        def roles(self):  # type: ignore[no-untyped-def]
+            raise DataError("no model")
+
+    with pytest.raises(DataError, match="no model"):
+        run_training(Unbuildable(), fake_recipe(tmp_path))
+    assert events(tmp_path / "run", "stop")[0]["exit_code"] == 2
+    assert run_training(FakeTask(), fake_recipe(tmp_path)).step == 20
+
+
+def test_a_signal_in_the_last_validation_is_not_swallowed(tmp_path: Path) -> None:
+    class Stopped(FakeTask):
+        def evaluate(self, model, samples, device):  # type: ignore[no-untyped-def]
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().evaluate(model, samples, device)
+
+    never = {"validation": {"validation_steps": 1000}}
+    with pytest.raises(Interrupted):
+        run_training(Stopped(), fake_recipe(tmp_path, **never))
+    outcome = run_training(FakeTask(), fake_recipe(tmp_path, **never, checkpoint={"resume_from_checkpoint": "latest"}))
+    assert [entry["step"] for entry in outcome.history] == [20]
+
+
+def test_changed_optimizer_settings_apply_after_a_resume(tmp_path: Path) -> None:
+    run_training(FakeTask(), fake_recipe(tmp_path))
+    changed = {
+        "optimizer": {"weight_decay": 0.5, "adam_beta2": 0.5},
+        "checkpoint": {"resume_from_checkpoint": "checkpoint-10"},
+    }
+    run_training(FakeTask(), fake_recipe(tmp_path, **changed))
+    trainer = torch.load(tmp_path / "run" / "checkpoint-20" / "state" / "trainer.pt", weights_only=True)
+    group = trainer["optimizer"]["param_groups"][0]
+    assert (group["weight_decay"], group["betas"][1]) == (0.5, 0.5)
+
+
+def test_averages_must_be_there_to_go_on_with_them(tmp_path: Path) -> None:
+    run_training(FakeTask(), fake_recipe(tmp_path, training={"ema_decay": 0.0}))
+    assert not (tmp_path / "run" / "checkpoint-20" / "ema.safetensors").exists()
+    assert (tmp_path / "run" / "final_model.safetensors").samefile(
+        tmp_path / "run" / "checkpoint-20" / "model.safetensors"
+    )
+    with pytest.raises(CheckpointError, match="--ema_decay 0"):
+        run_training(FakeTask(), fake_recipe(tmp_path, checkpoint={"resume_from_checkpoint": "checkpoint-10"}))
+
+
+def test_a_kill_while_a_checkpoint_is_replaced_loses_nothing(tmp_path: Path) -> None:
+    run_training(FakeTask(), fake_recipe(tmp_path))
+    run = tmp_path / "run"
+    for path in checkpoint.listing(run)[:-1]:
+        shutil.rmtree(path)
+    (run / "checkpoint-20").rename(run / f".staging-{2**22 + 1}-old-checkpoint-20")
+    run_training(FakeTask(), fake_recipe(tmp_path, checkpoint={"resume_from_checkpoint": "latest"}))
+    assert events(run, "start")[-1]["step"] == 20
+
+
+def test_a_branch_of_another_run_finds_its_own_best_model(tmp_path: Path) -> None:
+    run_training(FakeTask(), fake_recipe(tmp_path))
+    source = str(tmp_path / "run" / "checkpoint-10")
+    branch = fake_recipe(tmp_path, run={"run_name": "branch"}, checkpoint={"resume_from_checkpoint": source})
+    outcome = run_training(FakeTask(), branch)
+    assert outcome.folder == tmp_path / "branch" and (outcome.folder / "best_model" / "model.safetensors").exists()
+    assert [path.name for path in checkpoint.listing(tmp_path / "run")] == [f"checkpoint-{n}" for n in (5, 10, 15, 20)]
+    with pytest.raises(ConfigError, match="already holds a run"):
+        run_training(FakeTask(), branch)

@@ -1,6 +1,7 @@
 """Schedule, averaging, meters, signals, journal, run folder lock, evaluation means."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -70,17 +71,34 @@ def test_one_run_folder_has_one_writer(tmp_path: Path) -> None:
     run_module.lock(tmp_path).close()
 
 
-def test_latest_without_any_run_starts_fresh_and_says_so(tmp_path: Path) -> None:
-    plan = run_module.plan_run(fake_recipe(tmp_path, checkpoint={"resume_from_checkpoint": "latest"}))
-    assert plan.checkpoint is None and plan.note and "starting from step 0" in plan.note
+def test_latest_without_any_run_starts_fresh_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = fake_recipe(tmp_path, run={"run_name": None}, checkpoint={"resume_from_checkpoint": "latest"})
+    folder = run_module.run_folder(recipe)
+    assert run_module.prepare_run(recipe, folder).checkpoint is None
+    assert "starting from step 0" in caplog.text
+
+
+def test_latest_finds_the_newest_run_of_this_recipe_only(tmp_path: Path) -> None:
+    for number, name in enumerate(["fake-20260101-000000", "fake-20260102-000000", "fake-b-20260103-000000"]):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "journal.jsonl").touch()
+        os.utime(tmp_path / name / "journal.jsonl", (number, number))
+    recipe = fake_recipe(tmp_path, run={"run_name": None}, checkpoint={"resume_from_checkpoint": "latest"})
+    assert run_module.run_folder(recipe).name == "fake-20260102-000000"
 
 
 def test_missing_checkpoints_say_where_was_looked(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
+    named = fake_recipe(tmp_path, checkpoint={"resume_from_checkpoint": "checkpoint-7"})
     with pytest.raises(MissingFileError, match="No checkpoint-7 in .*; there: none"):
-        run_module.plan_run(fake_recipe(tmp_path, checkpoint={"resume_from_checkpoint": "checkpoint-7"}))
+        run_module.prepare_run(named, run_module.run_folder(named))
     with pytest.raises(MissingFileError, match="looked at .*elsewhere/checkpoint-7"):
-        run_module.plan_run(fake_recipe(tmp_path, checkpoint={"resume_from_checkpoint": "elsewhere/checkpoint-7"}))
+        run_module.run_folder(fake_recipe(tmp_path, checkpoint={"resume_from_checkpoint": "elsewhere/checkpoint-7"}))
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "a/b", "a b", ""])
+def test_names_stay_inside_the_output_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError):
+        fake_recipe(tmp_path, run={"run_name": name})
 
 
 def test_memory_estimate_counts_each_saved_tensor_once() -> None:

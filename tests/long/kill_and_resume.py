@@ -25,7 +25,7 @@ STEPS = 40
 FLAGS = {
     "height": 32, "width": 32, "n_frames": 8, "train_batch_size": 2, "max_train_steps": STEPS, "encoder_width": 8,
     "decoder_widths": "[16,8,8,8]", "checkpointing_steps": 7, "checkpoints_total_limit": 3, "validation_steps": 10,
-    "num_preview_clips": 1, "early_stopping_patience": 0, "log_steps": 1, "device": "cpu", "cpu_threads": 1,
+    "num_preview_clips": 1, "early_stopping_patience": 0, "log_steps": 1, "lr_warmup_steps": 3, "device": "cpu", "cpu_threads": 1,
     "run_name": "run",
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr
 
 from tinyworld.config.sections import (
+    FOLDER_NAME,
     CheckpointConfig,
     Count,
     OptimizerConfig,
@@ -37,8 +38,13 @@ class Recipe(Section):
 
     task: str = Field(description="Family of models that the recipe trains.")
     name: Text = Field(
+        pattern=FOLDER_NAME,
         description="Name of the recipe, for logs and run folders.",
-        json_schema_extra={"metavar": "NAME", "default": "the file's name"},
+        json_schema_extra={
+            "metavar": "NAME",
+            "default": "the file's name",
+            "expects": "a name without slashes and spaces, not beginning with a dot",
+        },
     )
     run: RunConfig = RunConfig()
     data: Section
@@ -157,10 +163,15 @@ class TaehvModelConfig(Section):
     )
 
     def spec(self) -> TaehvSpec:
-        """The architecture that the section describes. Raises ConfigError for an unknown variant."""
+        """The architecture that the section describes. Raises ConfigError for an unknown variant.
+
+        An autoencoder that learns its own latents follows the plain temporal law also where the variant is CogVideoX's:
+        that law aligns even and odd latent counts differently, and one causal network can learn only one of the two.
+        """
         spec = variant(self.variant)
         return replace(
             spec,
+            flavour="plain" if spec.flavour == "cogvideox" else spec.flavour,
             encoder_width=self.encoder_width or spec.encoder_width,
             decoder_widths=self.decoder_widths or spec.decoder_widths,
         )

@@ -16,8 +16,10 @@ def _integral(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+FOLDER_NAME = r"^[^./\\\s][^/\\\s]*$"
+
 Whole = Annotated[int, BeforeValidator(_integral)]
-Count = Annotated[Whole, Field(ge=1)]
+Count = Annotated[Whole, Field(ge=1, le=10**9)]
 Switch = Annotated[bool, Field(strict=False)]
 """true or false, also yes, no, on, off."""
 Text = Annotated[str, Field(min_length=1)]
@@ -39,9 +41,12 @@ class RunConfig(Section):
     )
     run_name: Text | None = Field(
         default=None,
-        pattern=r"^[^/\\\s]+$",
+        pattern=FOLDER_NAME,
         description="Name of the run folder. Unset: the recipe's name and the start time.",
-        json_schema_extra={"expects": "a folder name without slashes and spaces", "metavar": "NAME"},
+        json_schema_extra={
+            "expects": "a folder name without slashes and spaces, not beginning with a dot",
+            "metavar": "NAME",
+        },
     )
     seed: Whole = Field(
         default=0, ge=0, le=MAX_SEED, description="Start of every random draw: weights, order, crops, split."
@@ -55,6 +60,7 @@ class RunConfig(Section):
     cpu_threads: Whole = Field(
         default=0,
         ge=0,
+        le=1024,
         description="CPU threads of the math library in each process; 0 leaves the library's own choice.",
     )
 

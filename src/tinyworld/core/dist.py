@@ -5,6 +5,7 @@ waiting in a collective.
 """
 
 import os
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -72,6 +73,22 @@ def from_main(value: T) -> T:
     box = [value]
     dist.broadcast_object_list(box, src=0, device=_device())
     return box[0]
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """Do something on the main rank only; every rank gets its result, or raises its error instead of waiting for it."""
+    outcome: tuple[T | None, Exception | None] = (None, None)
+    if is_main():
+        try:
+            outcome = (work(), None)
+        except Exception as error:
+            if not active():
+                raise
+            outcome = (None, error)
+    result, failure = from_main(outcome)
+    if failure is not None:
+        raise failure
+    return result  # type: ignore[return-value]
 
 
 def barrier(name: str) -> None:

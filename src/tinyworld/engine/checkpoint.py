@@ -39,15 +39,18 @@ class Found:
 
 def listing(run: Path) -> list[Path]:
     """Checkpoint folders of a run, oldest step first, unverified."""
-    found = [(int(match[1]), path) for path in run.glob("checkpoint-*") if (match := NAME.match(path.name))]
-    return [path for _, path in sorted(found)]
+    return sorted((path for path in run.glob("checkpoint-*") if NAME.match(path.name)), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint folder's name, -1 for another name."""
+    match = NAME.match(path.name)
+    return int(match[1]) if match else -1
 
 
 def inspect(path: Path) -> Found:
-    match = NAME.match(path.name)
     manifest = files.read_manifest(path) or {}
-    named = int(match[1]) if match else -1
-    return Found(path, int(manifest.get("step", named)), files.verify_folder(path))
+    return Found(path, int(manifest.get("step", step_of(path))), files.verify_folder(path))
 
 
 def newest_good(run: Path) -> Path | None:
@@ -122,7 +125,6 @@ def prune(run: Path, keep: int) -> list[Path]:
     good = [path for path in listing(run) if not files.verify_folder(path)]
     removed = good[:-keep]
     for path in removed:
-        step = NAME.match(path.name)
         shutil.rmtree(path)
-        (run / f"step-{step[1] if step else ''}.safetensors").unlink(missing_ok=True)
+        (run / f"step-{step_of(path)}.safetensors").unlink(missing_ok=True)
     return removed

@@ -75,7 +75,7 @@ class Validator:
 
     def __init__(self, task: Task, config: ValidationConfig, run: Path, device: torch.device) -> None:
         self.task, self.config, self.run, self.device = task, config, run, device
-        self.samples = list(task.held_out())[: config.num_validation_samples]
+        self.samples = list(task.held_out())
 
     def validate(self, model: nn.Module, state: TrainingState, stop: StopRequest) -> dict[str, Any] | None:
         """One validation: entry of the history (also appended to `state`), or None when a signal cut it short."""
@@ -108,10 +108,8 @@ class Validator:
     def _improves(self, entry: dict[str, Any], state: TrainingState) -> bool:
         name = self.config.metric_for_best_model
         value = entry.get(name)
-        if value is None:
-            return False
         sign = -1.0 if name in LOWER_IS_BETTER else 1.0
-        if state.best_value is not None and sign * value <= sign * state.best_value:
+        if value is None or (state.best_value is not None and sign * value <= sign * state.best_value):
             state.validations_without_improvement += 1
             return False
         state.best_value, state.best_step, state.validations_without_improvement = value, state.step, 0

@@ -10,13 +10,13 @@ from accelerate import Accelerator
 
 from tinyworld.config.dump import to_yaml
 from tinyworld.config.schema import Recipe
-from tinyworld.core import dist, files, rng
+from tinyworld.core import dist, rng
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, Interrupted, UserError
 from tinyworld.core.version import __version__
 from tinyworld.engine import accelerate_setup
 from tinyworld.engine.journal import Journal, log_to
-from tinyworld.engine.run import JOURNAL, RunPlan, lock, plan_run
+from tinyworld.engine.run import JOURNAL, RunPlan, lock, prepare_run, run_folder, start_from
 from tinyworld.engine.signals import StopRequest
 from tinyworld.engine.task import Task
 from tinyworld.engine.trainer import Trainer
@@ -40,12 +40,12 @@ def run_training(task: Task, recipe: Recipe) -> Outcome:
     """
     accelerator = accelerate_setup.build(recipe)
     try:
-        plan = dist.from_main(plan_run(recipe))
-        plan.folder.mkdir(parents=True, exist_ok=True)
-        with lock(plan.folder) if dist.is_main() else contextlib.nullcontext(), _logged(plan.folder) as journal:
+        folder = dist.on_main(lambda: run_folder(recipe))
+        with contextlib.ExitStack() as held:
             if dist.is_main():
-                files.remove_staging(plan.folder)
-                files.write_atomic(plan.folder / "config.yaml", to_yaml(recipe))
+                held.enter_context(lock(folder))
+            plan = dist.on_main(lambda: prepare_run(recipe, folder))
+            journal = held.enter_context(_logged(folder))
             return _run(task, recipe, accelerator, plan, journal)
     finally:
         accelerate_setup.close(accelerator)
@@ -66,32 +66,34 @@ def _logged(folder: Path) -> Iterator[Journal]:
 
 def _run(task: Task, recipe: Recipe, accelerator: Accelerator, plan: RunPlan, journal: Journal) -> Outcome:
     LOGGER.info("run folder: %s", plan.folder)
-    if plan.note:
-        LOGGER.warning(plan.note)
-    rng.seed_all(rng.derive_seed(recipe.run.seed, "train", dist.rank()))
-    trainer = Trainer(task, recipe, accelerator, plan, journal)
-    trainer.tracker = accelerate_setup.build_tracker(recipe, plan.folder, trainer.state.step)
-    _announce(task, recipe, trainer, plan, journal)
+    trainer: Trainer | None = None
     stop = StopRequest()
     try:
         with stop.installed():
+            rng.seed_all(rng.derive_seed(recipe.run.seed, "train", dist.rank()))
+            trainer = Trainer(task, recipe, accelerator, plan, journal)
+            trainer.tracker = accelerate_setup.build_tracker(recipe, plan.folder, trainer.state.step)
+            dist.on_main(lambda: start_from(plan, to_yaml(recipe), journal))
+            _announce(task, recipe, trainer, plan, journal)
             reason = trainer.fit(stop)
     except Interrupted as end:
-        journal.write("stop", trainer.state.step, reason="signal", message=str(end), exit_code=EXIT_INTERRUPTED)
+        _last_word(trainer, journal, "signal", str(end), EXIT_INTERRUPTED)
         raise
     except BaseException as error:
         code = EXIT_USER_ERROR if isinstance(error, UserError) else 1
-        journal.write(
-            "stop", trainer.state.step, reason="error", message=f"{type(error).__name__}: {error}", exit_code=code
-        )
-        LOGGER.error("stopped at step %d by %s", trainer.state.step, type(error).__name__)
+        _last_word(trainer, journal, "error", f"{type(error).__name__}: {error}", code)
+        LOGGER.error("stopped by %s", type(error).__name__)
         raise
     finally:
-        if trainer.tracker is not None:
+        if trainer is not None and trainer.tracker is not None:
             trainer.tracker.finish()
-    journal.write("stop", trainer.state.step, reason=reason, message="", exit_code=0)
+    _last_word(trainer, journal, reason, "", 0)
     LOGGER.info("%s at step %d; weights: %s", reason, trainer.state.step, plan.folder / "final_model.safetensors")
     return Outcome(plan.folder, reason, trainer.state.step, trainer.state.history)
+
+
+def _last_word(trainer: Trainer | None, journal: Journal, reason: str, message: str, code: int) -> None:
+    journal.write("stop", trainer.state.step if trainer else 0, reason=reason, message=message, exit_code=code)
 
 
 def _announce(task: Task, recipe: Recipe, trainer: Trainer, plan: RunPlan, journal: Journal) -> None:

@@ -1,6 +1,7 @@
 """The run folder: which one, and what to resume from. One resolver for every way a user names a checkpoint."""
 
 import fcntl
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,57 +9,64 @@ from typing import IO
 
 from tinyworld.config.schema import Recipe
 from tinyworld.core import files
+from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import CheckpointError, ConfigError, MissingFileError
 from tinyworld.engine import checkpoint
+from tinyworld.engine.journal import Journal
 
 JOURNAL = "journal.jsonl"
 
 
+CONFIG = "config.yaml"
+ABANDONED = "abandoned"
+"""Where checkpoints go that lie after the one a run was taken back to."""
+
+
 @dataclass(frozen=True)
 class RunPlan:
-    """Where a run writes, and the verified checkpoint it starts from (None = from step 0)."""
+    """Where a run writes, and the checkpoint it starts from (None = from step 0)."""
 
     folder: Path
     checkpoint: Path | None
-    note: str | None = None
+
+    @property
+    def is_branch(self) -> bool:
+        """Whether the checkpoint belongs to another run folder, whose best model stays there."""
+        return self.checkpoint is not None and self.checkpoint.parent != self.folder
 
 
-def plan_run(recipe: Recipe) -> RunPlan:
-    """Decide the folder and the checkpoint from output_dir, run_name and resume_from_checkpoint.
+def run_folder(recipe: Recipe) -> Path:
+    """The run's folder, from output_dir, run_name and resume_from_checkpoint; made when it is not there.
 
-    `latest` means the newest checkpoint that verifies, in the named run or else in the newest run of this recipe;
-    `checkpoint-N` is looked for in the same run; anything else is a path to a checkpoint folder, which goes on in its own
-    run folder unless run_name names another.
+    `latest` and `checkpoint-N` mean the named run, or else the newest run of this recipe; a path to a checkpoint goes on
+    in the run it lies in, unless run_name names a new one. Raises ConfigError where a run would be written over.
     """
     output = Path(recipe.run.output_dir).expanduser().resolve()
     named = output / recipe.run.run_name if recipe.run.run_name else None
     wanted = recipe.checkpoint.resume_from_checkpoint
-    if wanted is None:
-        folder = named or _fresh_name(output, recipe.name)
-        if (folder / JOURNAL).exists():
+    if wanted is None or not _is_name(wanted):
+        own = _resumed_path(recipe).parent if wanted is not None else None
+        folder = named or (own if own is not None and (own / JOURNAL).exists() else _fresh_name(output, recipe.name))
+        if folder != own and _holds_a_run(folder):
             raise ConfigError(
-                f"{folder} already holds a run. Use --resume_from_checkpoint latest to go on with it, or another --run_name."
+                f"{folder} already holds a run. Use --run_name {folder.name} --resume_from_checkpoint latest to go on with "
+                "it, or another --run_name."
             )
+    else:
+        folder = named or _newest_run(output, recipe.name) or _fresh_name(output, recipe.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def prepare_run(recipe: Recipe, folder: Path) -> RunPlan:
+    """What to start from, once the folder is locked: leftovers of killed processes are cleared, then the checkpoint is
+    looked for. Raises MissingFileError or CheckpointError for one that is asked for by name and not usable."""
+    files.remove_staging(folder)
+    wanted = recipe.checkpoint.resume_from_checkpoint
+    if wanted is None:
         return RunPlan(folder, None)
-    if wanted == "latest" or checkpoint.NAME.match(wanted):
-        known = named or _newest_run(output, recipe.name)
-        if known is None:
-            return RunPlan(
-                _fresh_name(output, recipe.name), None, f"no run of {recipe.name} in {output} yet: starting from step 0"
-            )
-        return _within(known, wanted)
-    path = files.find(wanted, None, "checkpoint", "checkpoint.resume_from_checkpoint")
-    if not path.is_dir() or files.read_manifest(path) is None:
-        raise CheckpointError(
-            f"{path} is not a checkpoint folder (no readable {files.MANIFEST}). Name a folder like output/<run>/checkpoint-500, "
-            "a name like checkpoint-500, or latest. To start from weights alone use --pretrained_model_path."
-        )
-    return RunPlan(
-        named or (path.parent if (path.parent / JOURNAL).exists() else _fresh_name(output, recipe.name)), path
-    )
-
-
-def _within(folder: Path, wanted: str) -> RunPlan:
+    if not _is_name(wanted):
+        return RunPlan(folder, _resumed_path(recipe))
     if wanted != "latest":
         path = folder / wanted
         if not path.is_dir():
@@ -68,8 +76,53 @@ def _within(folder: Path, wanted: str) -> RunPlan:
             )
         return RunPlan(folder, path)
     newest = checkpoint.newest_good(folder)
-    note = None if newest else f"{folder} has no complete checkpoint yet: starting from step 0"
-    return RunPlan(folder, newest, note)
+    if newest is None:
+        LOGGER.warning("%s has no complete checkpoint yet: starting from step 0", folder)
+    return RunPlan(folder, newest)
+
+
+def start_from(plan: RunPlan, config: str, journal: Journal) -> None:
+    """Make the folder that of a run that stands at its checkpoint: settings written, later checkpoints set aside.
+
+    Going back to an earlier checkpoint starts another course; `latest` must not mean the end of the one that was left.
+    """
+    files.write_atomic(plan.folder / CONFIG, config)
+    step = checkpoint.inspect(plan.checkpoint).step if plan.checkpoint and not plan.is_branch else 0
+    later = [path for path in checkpoint.listing(plan.folder) if checkpoint.step_of(path) > step]
+    if later:
+        aside = plan.folder / ABANDONED / time.strftime("%Y%m%d-%H%M%S")
+        aside.mkdir(parents=True)
+        for path in later:
+            path.rename(aside / path.name)
+            (plan.folder / f"step-{checkpoint.step_of(path)}.safetensors").unlink(missing_ok=True)
+        names = ", ".join(path.name for path in later)
+        LOGGER.warning("going on from step %d: later checkpoints (%s) are set aside in %s", step, names, aside)
+        journal.write("set_aside", step, checkpoints=[path.name for path in later], folder=aside)
+
+
+def _is_name(wanted: str) -> bool:
+    return wanted == "latest" or checkpoint.NAME.match(wanted) is not None
+
+
+def _resumed_path(recipe: Recipe) -> Path:
+    """The checkpoint folder that resume_from_checkpoint names as a path."""
+    wanted = recipe.checkpoint.resume_from_checkpoint
+    assert wanted is not None
+    path = files.find(wanted, recipe.source_folder, "checkpoint", "checkpoint.resume_from_checkpoint")
+    if not path.is_dir() or files.read_manifest(path) is None:
+        raise CheckpointError(
+            f"{path} is not a checkpoint folder (no readable {files.MANIFEST}). Name a folder like output/<run>/checkpoint-500, "
+            "a name like checkpoint-500, or latest. To start from weights alone use --pretrained_model_path."
+        )
+    return path
+
+
+def _holds_a_run(folder: Path) -> bool:
+    """A folder in which a start failed before the first step is free."""
+    journal = folder / JOURNAL
+    return bool(checkpoint.listing(folder)) or (
+        journal.exists() and '"event": "step"' in journal.read_text(encoding="utf-8")
+    )
 
 
 def _fresh_name(output: Path, name: str) -> Path:
@@ -82,7 +135,8 @@ def _fresh_name(output: Path, name: str) -> Path:
 
 
 def _newest_run(output: Path, name: str) -> Path | None:
-    runs = [path.parent for path in output.glob(f"{name}-*/{JOURNAL}")]
+    pattern = re.compile(re.escape(name) + r"-\d{8}-\d{6}(-\d+)?")
+    runs = [path.parent for path in output.glob(f"*/{JOURNAL}") if pattern.fullmatch(path.parent.name)]
     return max(runs, key=lambda run: (run / JOURNAL).stat().st_mtime, default=None)
 
 

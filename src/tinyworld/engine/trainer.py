@@ -13,7 +13,7 @@ from torch import nn
 from tinyworld.config.schema import Recipe
 from tinyworld.core import dist, files, rng
 from tinyworld.core.console import LOGGER
-from tinyworld.core.errors import Interrupted
+from tinyworld.core.errors import CheckpointError, Interrupted
 from tinyworld.engine import checkpoint, schedule
 from tinyworld.engine.averaging import averaged
 from tinyworld.engine.evaluate import Validator
@@ -48,6 +48,9 @@ class Trainer:
         if plan.checkpoint and saved:
             task.load_weights(self.raw, plan.checkpoint / "model.safetensors")
             self.state = TrainingState.from_dict(saved[0]["state"])
+            if plan.is_branch:  # the best model so far stays in the run that made it; this run finds its own
+                self.state.best_value = self.state.best_step = None
+                self.state.validations_without_improvement = 0
         decay = recipe.training.ema_decay
         self.average = averaged(self.raw, decay) if decay > 0 else None
         self.parameters = [p for p in self.raw.parameters() if p.requires_grad]
@@ -67,7 +70,13 @@ class Trainer:
 
     def _restore(self, path: Path, trainer: dict[str, Any], rng_of_ranks: list[dict[str, Any]]) -> None:
         self.optimizer.load_state_dict(trainer["optimizer"])
+        schedule.apply_settings(self.optimizer, self.recipe.optimizer)
         if self.average is not None:
+            if not (path / "ema.safetensors").exists():
+                raise CheckpointError(
+                    f"{path} holds no averaged weights, but ema_decay is {self.recipe.training.ema_decay}: the run it comes from "
+                    "had none. Use --ema_decay 0 to go on with it."
+                )
             self.task.load_weights(self.average.module, path / "ema.safetensors")
             self.average.n_averaged.fill_(trainer["averaged_updates"])
         if dist.rank() < len(rng_of_ranks):
@@ -79,6 +88,8 @@ class Trainer:
         batches = self.task.batches(self.state.step, config.max_train_steps, dist.rank(), dist.world_size())
         if self._due(self.recipe.validation.validation_steps) and self.state.step and not self._validated():
             self._validate(stop)  # a signal cut this validation short in the run that is resumed
+        if self.validator.should_stop(self.state):
+            return self._finish("early_stopping")
         waited = time.monotonic()
         with TrainingProgress(self.state.step, config.max_train_steps) as progress:
             for micro_batches in batches:
@@ -90,26 +101,25 @@ class Trainer:
                     self._validate(stop)
                     if self.validator.should_stop(self.state):
                         return self._finish("early_stopping")
-                if stop.agreed():
-                    saved = self._save()
-                    raise Interrupted(stop.signal_name or "a signal on another rank", self.folder, saved)
+                self._end_if_asked(stop)
                 if self._due(self.recipe.checkpoint.checkpointing_steps) and self.state.step < config.max_train_steps:
                     self._save()
                 waited = time.monotonic()
         if not self._validated():
             self._validate(stop)
+            self._end_if_asked(stop)
         return self._finish("finished")
+
+    def _end_if_asked(self, stop: StopRequest) -> None:
+        """Save and leave when any rank got a signal."""
+        if stop.agreed():
+            raise Interrupted(stop.signal_name or "a signal on another rank", self.folder, self._save())
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.state.step % every == 0
 
     def _validated(self) -> bool:
         return bool(self.state.history) and self.state.history[-1]["step"] == self.state.step
-
-    def _due_any(self) -> bool:
-        return self._due(self.recipe.validation.validation_steps) or self._due(
-            self.recipe.checkpoint.checkpointing_steps
-        )
 
     def _step(self, micro_batches: Sequence[Batch]) -> None:
         """One optimizer step over the accumulated micro-batches, or a skip that all ranks agree on."""
@@ -127,8 +137,7 @@ class Trainer:
                 for name, value in {"losses/total": total, **values, **losses.monitors}.items():
                     share = value.detach().float() / len(micro_batches)
                     sums[name] = sums[name] + share if name in sums else share
-        limit = training.max_grad_norm if training.max_grad_norm > 0 else float("inf")
-        norm = float(self.accelerator.clip_grad_norm_(self.parameters, limit))
+        norm = float(self.accelerator.clip_grad_norm_(self.parameters, training.max_grad_norm))
         means = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
         if self.guard.must_skip(means["losses/total"], norm):
             self._skip([sample for batch in micro_batches for sample in batch.ids], means["losses/total"], norm)
@@ -153,7 +162,7 @@ class Trainer:
         self.guard.check_limit(self.state.step + 1, all_ids)
 
     def _note_faults(self, batch: Batch) -> None:
-        for path, reason in batch.faults:
+        for path, reason in [fault for part in dist.gather(batch.faults) for fault in part]:
             if path not in self.state.faults:
                 self.state.faults[path] = reason
                 LOGGER.warning("clip set aside: %s: %s", path, reason)
@@ -162,7 +171,8 @@ class Trainer:
 
     def _log(self, progress: TrainingProgress) -> None:
         state, training = self.state, self.recipe.training
-        if not (self._due(training.log_steps) or state.step == training.max_train_steps or self._due_any()):
+        due = self._due(training.log_steps) or self._due(training.memory_log_steps)
+        if not (due or state.step == training.max_train_steps or self._due(self.recipe.validation.validation_steps)):
             progress.update(state.step, "")
             return
         means = dist.mean_over_ranks(self.window.means())

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyworld.config.schema import TaehvRecipe
-from tinyworld.core import rng
+from tinyworld.core import dist, rng
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import DataError
 from tinyworld.core.frames import FramePlan, training_plan
@@ -48,6 +47,7 @@ class TaehvTask:
                 f"no training video is large and long enough for the clip size [height, width, n_frames] {sizes}. Leave "
                 "it out, or add such videos (key: data.buckets)."
             )
+        self.windows = self._readable_windows()
 
     def _dataset(self, clips: list[ClipRef]) -> ClipDataset:
         data = self.recipe.data
@@ -77,14 +77,16 @@ class TaehvTask:
 
     def fingerprint(self) -> dict[str, Any]:
         """Architecture and everything that the order of samples depends on."""
-        training = self.recipe.training
+        training, data = self.recipe.training, self.recipe.data
         ids = hashlib.sha256("\n".join(clip.id for clip in self.sources.train).encode()).hexdigest()[:16]
+        per_rank = training.train_batch_size * training.gradient_accumulation_steps
         return {
             "task": self.name,
             "model": self.spec.to_dict(),
             "seed": self.recipe.run.seed,
-            "batch": [training.train_batch_size, training.gradient_accumulation_steps],
+            "clips per step": per_rank * dist.world_size(),
             "buckets": [list(bucket) for bucket in buckets(self.recipe)],
+            "windows": [list(data.frame_steps), data.crop_scale, data.flip, data.short_clips, data.pad_frames],
             "training clips": f"{len(self.sources.train)} ({ids})",
         }
 
@@ -117,16 +119,29 @@ class TaehvTask:
     def check_faults(self, faults: Mapping[str, str]) -> None:
         self.dataset.check_faults(faults, self.recipe.data.quarantine_budget)
 
-    @cached_property
-    def _held_out(self) -> list[measure.Window]:
+    def _readable_windows(self) -> list[measure.Window]:
+        """The windows of the held-out videos. Each is read once now: damage found later would end training."""
         data, validation = self.recipe.data, self.recipe.validation
         height, width = validation.validation_height or data.height, validation.validation_width or data.width
         frames = validation.validation_frames or data.n_frames
         dataset = self._dataset(self.sources.held_out)
-        return [measure.Window(dataset, clip, height, width, frames) for clip in self.sources.held_out]
+        windows, faults = [], {}
+        for clip in self.sources.held_out[: validation.num_validation_samples]:
+            window = measure.Window(dataset, clip, height, width, frames)
+            try:
+                window.frames(torch.device("cpu"))
+                windows.append(window)
+            except DataError as error:
+                faults[str(clip.path)] = str(error)
+                LOGGER.warning("held-out clip set aside: %s", error)
+        dataset.check_faults(faults, data.quarantine_budget)
+        if not windows:
+            raise DataError(f"no held-out video can be read: {'; '.join(faults.values())}")
+        self.sources.report.quarantined.extend(faults.items())
+        return windows
 
     def held_out(self) -> Sequence[measure.Window]:
-        return self._held_out
+        return self.windows
 
     def evaluate(self, model: nn.Module, samples: Sequence[measure.Window], device: torch.device) -> list[Evaluated]:
         return measure.evaluate(as_taehv(model), samples, device, self.lpips)
