@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/python
 
 setup: $(READY)  ## environment in .venv with everything that is needed
 
-demo: setup  ## train on the embedded rooms, measure, write output/demo/report.html
+demo: setup  ## train on the embedded rooms, measure, write output/taehv_demo-<time>/report.html
 	$(BIN)/tinyworld demo
 
 test: lint types imports unit  ## everything a change must pass

@@ -72,7 +72,7 @@ def test_equality_is_about_values_only(tmp_path: Path) -> None:
 def test_the_spec_is_the_variant_with_the_widths_given() -> None:
     assert TaehvModelConfig(variant="taeltx_2").spec() == VARIANTS["taeltx_2"]
     narrow = TaehvModelConfig(variant="taecvx", encoder_width=32, decoder_widths=(64, 32, 16, 16)).spec()
-    assert (narrow.encoder_width, narrow.decoder_widths, narrow.flavour) == (32, (64, 32, 16, 16), "cogvideox")
+    assert (narrow.encoder_width, narrow.decoder_widths, narrow.flavour) == (32, (64, 32, 16, 16), "plain")
     with pytest.raises(ConfigError, match="taecvx"):
         TaehvModelConfig(variant="taecvv").spec()
 

@@ -10,6 +10,9 @@ from tinyworld.core.variants import TaehvSpec, variant
 STEADY_LATENTS = {4: 9, 8: 7}
 """Time compression → latents that one decoded frame depends on, so the shortest clip that shows the steady state."""
 
+LEAST_MEASURED = 16
+"""Pixels along each side of a measured clip: SSIM's window is 11 x 11 and has to fit into the picture."""
+
 LONG_RUN = 5_000
 """Steps from which a run is meant for use, and clips that never show the steady state are worth a warning."""
 
@@ -24,7 +27,7 @@ def check_rules(recipe: TaehvRecipe) -> list[str]:
         spec = recipe.model.spec()
     except ConfigError as error:
         return [*error.problems, *problems]
-    return [*_clip_sizes(recipe, spec), *_widths(recipe), *problems]
+    return [*_clip_sizes(recipe, spec), *_measured_sizes(recipe, spec), *_widths(recipe), *problems]
 
 
 def warnings(recipe: TaehvRecipe) -> list[str]:
@@ -64,6 +67,22 @@ def _size(name: str, size: int, key: str, variant_name: str, spec: TaehvSpec) ->
         return []
     nearest = " or ".join(map(str, nearest_counts(size, step, 0)))
     return [f"{name}={size} is not a multiple of {step}, as {variant_name} needs. Use {nearest} (key: {key})."]
+
+
+def _measured_sizes(recipe: TaehvRecipe, spec: TaehvSpec) -> list[str]:
+    """Held-out clips take the data section's size unless the validation section has its own."""
+    step = spec.size_multiple
+    least = -(-LEAST_MEASURED // step) * step
+    problems = []
+    for name in ("height", "width"):
+        own, size = getattr(recipe.validation, f"validation_{name}"), getattr(recipe.data, name)
+        if own is None and size < LEAST_MEASURED:
+            problems.append(
+                f"{name}={size} is too small to be measured: SSIM looks at windows of 11 x 11 pixels, so held-out clips "
+                f"need at least {LEAST_MEASURED}. Use {least} or more (key: data.{name}), or set "
+                f"validation.validation_{name}={LEAST_MEASURED}."
+            )
+    return problems
 
 
 def _widths(recipe: TaehvRecipe) -> list[str]:

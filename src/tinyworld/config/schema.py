@@ -64,6 +64,18 @@ class Recipe(Section):
         """Folder of the recipe file, for `core.files.find`; None for a bundled recipe and one made in Python."""
         return self._source_folder
 
+    def anchored(self) -> "Recipe":
+        """The same recipe with every path that exists made absolute, so that it means the same from any folder."""
+        changes: dict[str, Section] = {}
+        for name in type(self).model_fields:
+            section = getattr(self, name)
+            if isinstance(section, Section):
+                extras = {leaf: field.json_schema_extra for leaf, field in type(section).model_fields.items()}
+                paths = [leaf for leaf, extra in extras.items() if isinstance(extra, dict) and "path" in extra]
+                found = {leaf: self.find(f"{name}.{leaf}") for leaf in paths}
+                changes[name] = section.model_copy(update={leaf: str(path) for leaf, path in found.items() if path})
+        return self.model_copy(update=changes)
+
     def find(self, key: str) -> Path | None:
         """The existing file or folder that a path key names, e.g. `recipe.find("model.pretrained_model_path")`.
 
@@ -95,7 +107,9 @@ class TaehvDataConfig(Section):
         description="Height of a clip in pixels: a multiple of the variant's size step (8, 16 or 32)."
     )
     width: Count = Field(description="Width of a clip in pixels: a multiple of the variant's size step (8, 16 or 32).")
-    n_frames: Count = Field(description="Frames of a training clip; must fill whole latents unless pad_frames is true.")
+    n_frames: Count = Field(
+        le=100_000, description="Frames of a training clip; must fill whole latents unless pad_frames is true."
+    )
     pad_frames: Switch = Field(
         default=False,
         description="Allow any n_frames: repeat the last frame up to whole latents and mask the surplus in the loss.",

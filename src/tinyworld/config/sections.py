@@ -11,15 +11,21 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 MAX_SEED = 2**32 - 1
 
 
+LARGEST = 10**12
+"""No key counts further than this; what is larger is a slip of the keyboard."""
+
+
 def _integral(value: object) -> object:
     """1e5 and 100000.0 mean a whole number where one is asked for."""
+    if isinstance(value, int | float) and abs(value) > LARGEST:
+        raise ValueError("too large")
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 FOLDER_NAME = r"^[^./\\\s][^/\\\s]*$"
 
 Whole = Annotated[int, BeforeValidator(_integral)]
-Count = Annotated[Whole, Field(ge=1, le=10**9)]
+Count = Annotated[Whole, Field(ge=1)]
 Switch = Annotated[bool, Field(strict=False)]
 """true or false, also yes, no, on, off."""
 Text = Annotated[str, Field(min_length=1)]

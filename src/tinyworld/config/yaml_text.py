@@ -29,11 +29,12 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         first: dict[str, int] = {}
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if key.value in first and isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # PyYAML refuses a list or a mapping as a key
+            if key.value in first:
                 problem = f"{key.value} is written twice (first in line {first[key.value]})"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                first[key.value] = key.start_mark.line + 1
+            first[key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
 
@@ -58,7 +59,7 @@ _Dumper.add_representer(
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError in one line with file, line and column."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = _load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as a text file: {error}") from error
     except yaml.MarkedYAMLError as error:
@@ -77,9 +78,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def parse_value(text: str) -> Any:
     """One value as a recipe file would read it; text that is no YAML stays text."""
     try:
-        return yaml.load(text, _Loader)
+        return _load(text)
     except yaml.YAMLError:
         return text
+
+
+def _load(text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except (ValueError, KeyError, AttributeError) as error:  # how PyYAML fails on !!int x, !!bool x, !!timestamp x
+        raise yaml.YAMLError(f"a value does not fit its type ({error})") from error
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
 
 
 def dump_yaml(value: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ from torch import nn
 from tinyworld.config.sections import ValidationConfig
 from tinyworld.core import dist, files, rng
 from tinyworld.core.console import LOGGER
-from tinyworld.engine.journal import clean
 from tinyworld.engine.signals import StopRequest
 from tinyworld.engine.state import TrainingState
 from tinyworld.engine.task import Evaluated, Task
@@ -83,13 +82,13 @@ class Validator:
         rows = evaluate(self.task, model, self.samples, self.config.validation_batch_size, self.device, stop)
         if rows is None:
             return None
-        metrics = clean(mean_metrics([row.metrics for row in rows]))
+        metrics = files.json_ready(mean_metrics([row.metrics for row in rows]))
         entry = {
             "step": state.step,
             "time": round(time.time(), 3),
             **metrics,
-            "baseline": clean(mean_metrics([row.baseline for row in rows])),
-            "clips": [{"id": row.id, **clean(row.metrics)} for row in rows],
+            "baseline": files.json_ready(mean_metrics([row.baseline for row in rows])),
+            "clips": [{"id": row.id, **files.json_ready(row.metrics)} for row in rows],
         }
         state.history.append(entry)
         best = self._improves(entry, state)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import os
 import time
 from pathlib import Path
@@ -10,19 +9,7 @@ from typing import Any
 
 from tinyworld.core import dist
 from tinyworld.core.console import LOGGER
-
-
-def clean(value: Any) -> Any:
-    """Plain JSON values: non-finite numbers become None (JSON has no NaN), everything unknown becomes text."""
-    if isinstance(value, dict):
-        return {str(key): clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return value
-    return str(value)
+from tinyworld.core.files import json_ready
 
 
 class Journal:
@@ -36,7 +23,7 @@ class Journal:
 
     def write(self, event: str, step: int, **facts: Any) -> None:
         if self._file is not None:
-            line = {"event": event, "time": round(time.time(), 3), "step": step, **clean(facts)}
+            line = {"event": event, "time": round(time.time(), 3), "step": step, **json_ready(facts)}
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
             self._file.flush()
 

@@ -73,7 +73,7 @@ def _run(task: Task, recipe: Recipe, accelerator: Accelerator, plan: RunPlan, jo
             rng.seed_all(rng.derive_seed(recipe.run.seed, "train", dist.rank()))
             trainer = Trainer(task, recipe, accelerator, plan, journal)
             trainer.tracker = accelerate_setup.build_tracker(recipe, plan.folder, trainer.state.step)
-            dist.on_main(lambda: start_from(plan, to_yaml(recipe), journal))
+            dist.on_main(lambda: start_from(plan, to_yaml(recipe.anchored()), journal))
             _announce(task, recipe, trainer, plan, journal)
             reason = trainer.fit(stop)
     except Interrupted as end:
