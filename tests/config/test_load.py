@@ -129,10 +129,10 @@ def test_no_is_a_precision_and_also_false(tmp_path: Path) -> None:
         ({"data.n_frame": "16"}, "--data.n_frame: unknown. Did you mean --n_frames?"),
         ({"model.n_frames": "16"}, "--model.n_frames: n_frames belongs to section data: write --data.n_frames."),
         ({"no-flip": True}, "--no-flip: unknown. To switch a key off write --flip false."),
-        ({"n_frames": True}, "--n_frames needs a value: a whole number, at least 1, at most 100000."),
-        ({"n_frames": "many"}, "--n_frames many is not valid: it must be a whole number, at least 1, at most 100000."),
-        ({"n_frames": "12.5"}, "--n_frames 12.5 is not valid: it must be a whole number, at least 1, at most 100000."),
-        ({"n_frames": "0"}, "--n_frames 0 is not valid: it must be a whole number, at least 1, at most 100000."),
+        ({"n_frames": True}, "--n_frames needs a value: a whole number, at most 100000, at least 1."),
+        ({"n_frames": "many"}, "--n_frames many is not valid: it must be a whole number, at most 100000, at least 1."),
+        ({"n_frames": "12.5"}, "--n_frames 12.5 is not valid: it must be a whole number, at most 100000, at least 1."),
+        ({"n_frames": "0"}, "--n_frames 0 is not valid: it must be a whole number, at most 100000, at least 1."),
         ({"learning_rate": "-1"}, "--learning_rate -1 is not valid: it must be a number, above 0, at most 1."),
         ({"learning_rate": float("nan")}, "--learning_rate NaN is not valid: it must be a number, above 0, at most 1."),
         ({"data_root": ""}, '--data_root "" is not valid: it must be text, not empty.'),
@@ -266,3 +266,21 @@ assert "torch" not in sys.modules
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "? [a, b]\n: c\n",
+        "? {a: b}\n: c\n",
+        "extra: {[1, 2]: 3}\n",
+        "extra: !!int x\n",
+        "extra: !!bool x\n",
+        "extra: !!timestamp x\n",
+        "extra: " + "[" * 5000,
+        "extra: " + "1" * 5000 + "\n",
+    ],
+)
+def test_yaml_that_no_recipe_may_hold_is_one_line(tmp_path: Path, text: str) -> None:
+    [problem] = problems(write(tmp_path, text))
+    assert "mine.yaml" in problem and "\n" not in problem

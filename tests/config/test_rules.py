@@ -79,7 +79,7 @@ def test_frame_counts_name_the_nearest_valid_ones() -> None:
 def test_the_frame_rule_is_the_frame_plan(n: int, name: str, pad: bool) -> None:
     made = recipe(data={"n_frames": n, "pad_frames": pad, "height": 64, "width": 64}, model={"variant": name})
     try:
-        training_plan(n, VARIANTS[name], pad)
+        training_plan(n, made.model.spec(), pad)
     except FramePlanError as error:
         assert check_rules(made) == [str(error)]
     else:
@@ -94,7 +94,16 @@ def test_sizes_name_the_nearest_multiples() -> None:
     assert "Use 704 or 736 (key: data.width)" in only(
         data={"width": 720, "n_frames": 40}, model={"variant": "taeltx_2"}
     )
-    assert "Use 8 (key: data.height)" in only(data={"height": 5})
+    assert "Use 8 (key: data.height)" in only(data={"height": 5}, validation={"validation_height": 16})
+
+
+def test_measured_clips_are_large_enough_for_ssim() -> None:
+    height, width = check_rules(recipe(data={"height": 8, "width": 8}))
+    assert "height=8 is too small" in height and "Use 16 or more (key: data.height)" in height
+    assert "Use 16 or more (key: data.width), or set validation.validation_width=16" in width
+    assert check_rules(recipe(data={"height": 16, "width": 16})) == []
+    own = {"validation_height": 16, "validation_width": 16}
+    assert check_rules(recipe(data={"height": 8, "width": 8}, validation=own)) == []
 
 
 def test_buckets_are_checked_one_by_one() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tests.engine.fake import fake_recipe
 from tinyworld.config.sections import OptimizerConfig
@@ -104,7 +105,56 @@ def test_names_stay_inside_the_output_folder(tmp_path: Path, name: str) -> None:
 def test_memory_estimate_counts_each_saved_tensor_once() -> None:
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(10, 20, bias=False), nn.Tanh(), nn.Linear(20, 5, bias=False))
-        x = torch.empty(3, 10)
-    found = estimate(model, lambda network: network(x).sum(), half=False, average=True)
+    found = estimate(model, lambda network: network(torch.empty(3, 10, device="meta")).sum(), half=False, average=True)
     assert found.weights == (200 + 100) * 20
     assert found.activations == 4 * (3 * 10 + 3 * 20)  # the input, and the tanh's output that the second layer shares
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+class Deep(nn.Module):
+    """Segments that each double what they are given `inner` times over and hand on one tensor of `size` floats."""
+
+    def __init__(self, inner: int, checkpointing: bool) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.empty(1, device="meta"))
+        self.inner, self.checkpointing = inner, checkpointing
+
+    def segment(self, x: Tensor) -> Tensor:
+        for _ in range(self.inner):
+            x = (x * self.scale).exp()
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(4):
+            x = checkpoint(self.segment, x, use_reentrant=False) if self.checkpointing else self.segment(x)
+        return x.sum()
+
+
+def test_memory_estimate_counts_what_a_segment_holds_when_it_is_computed_again() -> None:
+    size, inner = 1000, 10
+
+    def tensors(checkpointing: bool) -> tuple[float, float]:
+        made = estimate(
+            Deep(inner, checkpointing), lambda m: m(torch.empty(size, device="meta")), half=False, average=False
+        )
+        return made.activations / (4 * size), made.working / (4 * size)
+
+    held, working = tensors(checkpointing=False)
+    assert held == 4 * inner + 1  # every exp's output, and the input of the first product
+    assert working < 6
+    held, working = tensors(checkpointing=True)
+    assert held == 4  # the input of each segment
+    assert inner <= working < inner + 6  # one segment's inner tensors, a few gradients, a kernel's copies
+
+
+def test_memory_estimate_counts_large_tensors_that_nobody_saves() -> None:
+    """A picture that only a sum follows is not kept for the backward pass, but it exists."""
+
+    def forward(network: nn.Module) -> Tensor:
+        return network(torch.empty(1, 10, device="meta")).expand(50, 10).clone().sum()
+
+    with torch.device("meta"):
+        model = nn.Linear(10, 10, bias=False)
+    found = estimate(model, forward, half=False, average=False)
+    assert found.activations == 4 * 10
+    assert found.working >= 4 * 500

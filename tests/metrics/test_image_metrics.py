@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from tinyworld.core.frames import group_positions
+from tinyworld.core.variants import variant
 from tinyworld.metrics import PSNR_CAP, flicker, image, mean_colour, psnr, psnr_by_position, ssim
 from tinyworld.metrics.image import SSIM_WINDOW, STATIC_THRESHOLD
 
-EVERY_METRIC = [psnr, ssim, flicker, lambda p, t: psnr_by_position(p, t, 4)]
+EVERY_METRIC = [psnr, ssim, flicker, lambda p, t: psnr_by_position(p, t, [k % 4 for k in range(t.shape[1])], 4)]
 
 
 def clips(n: int = 2, t: int = 6, size: int = 16, seed: int = 0) -> Tensor:
@@ -139,15 +141,15 @@ def test_one_frame_has_no_flicker_to_measure() -> None:
     assert torch.isnan(flicker(clips(2, 1), clips(2, 1))).all()
 
 
-@given(frames=st.integers(1, 13), period=st.integers(1, 8), offset=st.integers(0, 9), bad=st.integers(0, 12))
+@given(period=st.integers(1, 8), places=st.lists(st.integers(0, 7), min_size=1, max_size=13), bad=st.integers(0, 12))
 @settings(max_examples=40, deadline=None)
-def test_an_error_shows_at_the_position_of_its_frame(frames: int, period: int, offset: int, bad: int) -> None:
+def test_an_error_shows_at_the_position_of_its_frame(period: int, places: list[int], bad: int) -> None:
+    frames, positions = len(places), [place % period for place in places]
     bad %= frames
     target = torch.full((1, frames, 1, 2, 2), 0.5)
     prediction = target.clone()
     prediction[:, bad] = 0.6
-    profile = psnr_by_position(prediction, target, period, offset)[0]
-    positions = [(i + offset) % period for i in range(frames)]
+    profile = psnr_by_position(prediction, target, positions, period)[0]
     for position in range(period):
         count = positions.count(position)
         if count == 0:
@@ -162,19 +164,25 @@ def test_the_plain_four_times_law_starts_at_position_three() -> None:
     target = torch.full((1, 9, 3, 16, 16), 0.5)
     prediction = target.clone()
     prediction[:, 0] = 0.6
-    profile = psnr_by_position(prediction, target, period=4, offset=3)[0]
+    profile = psnr_by_position(prediction, target, group_positions(9, 3, variant("taehv")), 4)[0]
     assert profile.argmin() == 3
 
 
 def test_period_one_is_plain_psnr() -> None:
     target, prediction = clips(seed=1), clips(seed=2)
-    torch.testing.assert_close(psnr_by_position(prediction, target, 1)[:, 0], psnr(prediction, target))
+    torch.testing.assert_close(
+        psnr_by_position(prediction, target, [0] * target.shape[1], 1)[:, 0], psnr(prediction, target)
+    )
 
 
-@pytest.mark.parametrize(("period", "offset"), [(0, 0), (4, -1)])
-def test_period_and_offset_are_counts(period: int, offset: int) -> None:
-    with pytest.raises(ValueError, match="period"):
-        psnr_by_position(clips(), clips(), period, offset)
+@pytest.mark.parametrize(("change", "period"), [([], 0), ([], 4), ([0], 4), ([4], 4), ([-1], 4)])
+def test_positions_fit_the_frames_and_the_period(change: list[int], period: int) -> None:
+    """Too few, too many or out of range: always one entry off."""
+    frames = clips()
+    positions = [0] * frames.shape[1]
+    wrong = positions + change if change == [0] else change + positions[1:]
+    with pytest.raises(ValueError, match="one per frame"):
+        psnr_by_position(frames, frames, wrong, period)
 
 
 @pytest.mark.parametrize("metric", EVERY_METRIC)

@@ -11,6 +11,8 @@ import av
 import numpy as np
 import pytest
 
+from tinyworld.core.names import file_name
+
 T0 = 1_790_000_000.0
 CLIPS = [f"walk/clip_{name}" for name in ("meadow", "harbour", "stairs", "crossing", "market", "tunnel")]
 CONFIG = """\
@@ -137,7 +139,7 @@ def write_run(folder: Path) -> Path:
     for step in (200, 300):
         (folder / "previews" / f"step-{step}").mkdir(parents=True)
         for seed, clip in enumerate(CLIPS[:2]):
-            write_mp4(folder / "previews" / f"step-{step}" / f"{clip.replace('/', '_')}.mp4", seed=seed)
+            write_mp4(folder / "previews" / f"step-{step}" / f"{file_name(clip)}.mp4", seed=seed)
     return folder
 
 

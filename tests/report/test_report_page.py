@@ -14,8 +14,12 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
+from tests.report.conftest import write_mp4
 from tinyworld.core.errors import MissingFileError, UserError
+from tinyworld.core.names import file_name
 from tinyworld.report import build_report
+from tinyworld.report.previews import embed_previews
+from tinyworld.report.read import read_run
 
 
 class Page(HTMLParser):
@@ -159,9 +163,30 @@ def test_previews_are_embedded_whole(run_folder: Path) -> None:
         assert {"muted", "loop", "playsinline", "autoplay"} <= video.keys()
         assert (video["width"], video["height"]) == ("192", "64")
     first = str(videos[0]["src"]).removeprefix("data:video/mp4;base64,")
-    assert base64.b64decode(first) == (run_folder / "previews" / "step-300" / "walk_clip_harbour.mp4").read_bytes()
+    assert (
+        base64.b64decode(first)
+        == (run_folder / "previews" / "step-300" / f"{file_name('walk/clip_harbour')}.mp4").read_bytes()
+    )
     assert page.text.index("Latest validation, step 300") < page.text.index("Best validation, step 200")
     assert "PSNR 21.47 dB" in page.text
+    assert "walk/clip_harbour" in page.text.split("Held-out clips, side by side")[1]
+
+
+def test_each_preview_stands_with_the_numbers_of_its_own_clip(run_folder: Path) -> None:
+    ids = ["a/b", "a_b", "/".join(["deep"] * 80)]
+    path = run_folder / "validation_history.json"
+    history = json.loads(path.read_text())
+    history[-1]["clips"] = [{"id": clip, "psnr": 11.0 * (k + 1), "ssim": 0.5} for k, clip in enumerate(ids)]
+    path.write_text(json.dumps(history))
+    shutil.rmtree(run_folder / "previews")
+    (run_folder / "previews" / "step-300").mkdir(parents=True)
+    for clip in ids:
+        write_mp4(run_folder / "previews" / "step-300" / f"{file_name(clip)}.mp4")
+    (group,), notes = embed_previews(read_run(run_folder))
+    assert not notes
+    assert {preview.name: preview.metrics["psnr"] for preview in group.previews} == dict(
+        zip(ids, (11.0, 22.0, 33.0), strict=True)
+    )
 
 
 def test_previews_stay_within_the_limit_and_say_so(run_folder: Path) -> None:
@@ -172,11 +197,11 @@ def test_previews_stay_within_the_limit_and_say_so(run_folder: Path) -> None:
 
 
 def test_a_damaged_preview_is_named_and_left_out(run_folder: Path) -> None:
-    path = run_folder / "previews" / "step-300" / "walk_clip_meadow.mp4"
+    path = run_folder / "previews" / "step-300" / f"{file_name('walk/clip_meadow')}.mp4"
     path.write_bytes(path.read_bytes()[:400])
     page = built(run_folder)
     assert len(page.all("video")) == 3
-    assert "A clip of step 300 is left out." in page.text and "clip_meadow.mp4" in page.text
+    assert "A clip of step 300 is left out." in page.text and path.name in page.text
 
 
 def test_a_young_run_with_a_cut_last_line(run_folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The taehv task: what a step computes, what it refuses, how held-out clips are measured."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tests.clips import make_clips
 from tinyworld.config.load import load_recipe
 from tinyworld.config.schema import TaehvRecipe
 from tinyworld.core.errors import DataError
+from tinyworld.core.names import file_name
 from tinyworld.losses.pixel import pixel_distance
 from tinyworld.tasks.taehv import TaehvTask
 from tinyworld.tasks.taehv.plan_memory import largest_bucket
@@ -64,8 +66,48 @@ def test_padded_windows_are_masked(clips: Path, tmp_path: Path) -> None:
     task = TaehvTask(small(clips, tmp_path, n_frames=7, pad_frames=True))
     batch = first_batch(task)
     assert task.plan(7).target_frames == 7
-    loss = task.step(task.model, batch, CPU).terms["reconstruction"]
-    assert torch.isfinite(loss) and loss > 0
+    loss = task.step(task.model, batch, CPU).terms["reconstruction"].item()
+    frames, plan = batch.frames.float() / 255, task.plan(7)
+    padded = torch.cat([frames, frames[:, -1:].expand(-1, plan.decoded_frames - 7, -1, -1, -1)], 1)
+    with torch.no_grad():
+        error = (task.model(frames, plan)[1] - padded).square().mean(dim=(0, 2, 3, 4))
+    weight = task.recipe.loss.reconstruction_loss_weight
+    assert plan.mask == (True,) * 7 + (False,) * 2
+    assert loss == pytest.approx(weight * error[torch.tensor(plan.mask)].mean().item(), rel=1e-5)
+    assert loss != pytest.approx(weight * error.mean().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("variant", "positions"),
+    [
+        ("taew2_1", (3, *(0, 1, 2, 3) * 5, 0)),
+        ("taecvx", (3, *(0, 1, 2, 3) * 5, 0)),
+        ("taeh3", (3, *(0, 1, 2, 3) * 4, 3, 0, 1, 2, 3)),  # each chunk of 17 drops its first 3 outputs
+    ],
+)
+def test_errors_show_at_the_position_of_the_frame_in_its_latent(
+    clips: Path, tmp_path: Path, variant: str, positions: tuple[int, ...]
+) -> None:
+    task = TaehvTask(small(clips, tmp_path, n_frames=22, pad_frames=True, variant=variant))
+    samples = list(task.held_out())[:1]
+    frames = samples[0].frames(CPU)
+    with torch.no_grad():
+        nn.init.zeros_(task.model.decoder[-1].weight)  # a grey picture: errors are those of the clip itself
+        (row,) = task.evaluate(task.model, samples, CPU)
+    errors = (frames - 0.5).square().mean(dim=(0, 2, 3, 4))
+    expected = [-10 * torch.log10(errors[torch.tensor(positions) == k].mean()).item() for k in range(4)]
+    assert row.metrics["psnr_by_position"] == pytest.approx(expected, abs=1e-4)
+    assert max(expected) - min(expected) > 1e-3
+
+
+def test_previews_of_any_id_are_written_side_by_side(clips: Path, tmp_path: Path) -> None:
+    task = TaehvTask(small(clips, tmp_path))
+    sample = task.held_out()[0]
+    ids = ["a/b", "a_b", "/".join(["deep"] * 80)]
+    for clip_id in ids:
+        task.preview(task.model, replace(sample, clip=replace(sample.clip, id=clip_id)), CPU, tmp_path)
+    written = {path.name for path in tmp_path.glob("*.mp4")}
+    assert written == {f"{file_name(clip_id)}.mp4" for clip_id in ids} and len(written) == 3
 
 
 def test_ten_steps_learn(clips: Path, tmp_path: Path) -> None:
@@ -136,5 +178,7 @@ def test_memory_estimate_knows_checkpointing_and_size(clips: Path, tmp_path: Pat
     checkpointed = largest_bucket(small(clips, tmp_path, gradient_checkpointing=True))[1]
     larger = largest_bucket(small(clips, tmp_path, train_batch_size=4))[1]
     assert checkpointed.activations < plain.activations / 2
+    assert plain.activations / 4 < checkpointed.working < plain.activations  # a decoder segment at full size, anew
+    assert checkpointed.total < plain.total
     assert larger.activations == pytest.approx(2 * plain.activations, rel=0.05)
     assert plain.weights == checkpointed.weights

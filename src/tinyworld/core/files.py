@@ -7,6 +7,7 @@ every file) was written last; so a folder under its final name without a manifes
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -42,20 +43,42 @@ def fsync_folder(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Replace a file in one step: readers see the old content or the new, never a part."""
+    """Replace a file in one step: readers see the old content or the new, never a part.
+
+    Raises OSError naming `path`; the staging file is gone then.
+    """
     staging = path.with_name(f"{STAGING_PREFIX}{os.getpid()}-{path.name}")
     payload = data.encode() if isinstance(data, str) else data
-    with staging.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    staging.replace(path)
+    try:
+        with staging.open("wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        staging.replace(path)
+    except OSError as error:  # the staging name says nothing to a person, and a full disk names no file at all
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            staging.unlink()
     fsync_folder(path.parent)
 
 
+def json_ready(value: Any) -> Any:
+    """Plain JSON values: non-finite numbers become None (JSON has no NaN), everything unknown becomes text."""
+    if isinstance(value, dict):
+        return {str(key): json_ready(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    return str(value)
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Atomic JSON with sorted keys left as given, indented for people."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Atomic JSON of `json_ready(value)`, keys in the given order, indented for people."""
+    write_atomic(path, json.dumps(json_ready(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
@@ -93,12 +116,18 @@ def staged_folder(final: Path, extra: dict[str, Any] | None = None) -> Iterator[
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a folder, or None when there is none that can be read."""
+    """The manifest of a folder, or None when there is none that can be read or it does not have a manifest's form."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return manifest if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict) else None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        return None
+    return manifest if all(_is_entry(entry) for entry in manifest["files"].values()) else None
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("bytes"), int) and isinstance(entry.get("sha256"), str)
 
 
 def verify_folder(folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ t - 1 frames late, so its first t - 1 outputs are dropped. Three laws ("flavours
 public weights imitate (madebyollin/taehv, `encode_video` and `decode_video`):
 
 * plain: as above; L latents decode to t·L - (t - 1) frames.
-* cogvideox: nothing is dropped when L is even (t·L frames).
+* cogvideox: nothing is dropped when L is even (t·L frames). CogVideoX's own clips of 4k + 1 frames make odd L.
 * h3: clips are cut into chunks of 17 frames; each is encoded on its own behind 3 black frames (5 latents), and the last
   3 latents of the clip are left out. Decoding runs through and drops the first 3 of every 20 outputs. 17k + 5 frames
   make 5k + 2 latents make 17k + 5 frames. Where the public decoder invents black frames or drops pictures for other
@@ -147,6 +147,18 @@ def decoded_count(latents: int, spec: TemporalLaw) -> int:
     return sum(len(run) for run in kept_runs(latents, spec))
 
 
+def group_positions(frames: int, latents: int, spec: TemporalLaw) -> tuple[int, ...]:
+    """Place of each of the first `frames` decoded frames among the `t_up` outputs of the latent that it was made of.
+
+    The plain law gives t - 1 to the first frame, the only one kept of its latent, then 0, 1, … t - 1 over and over.
+    Raises FramePlanError when the latents hold fewer frames.
+    """
+    kept = [output for run in kept_runs(latents, spec) for output in run]
+    if not 1 <= frames <= len(kept):
+        raise FramePlanError(f"frames={frames}, but {latents} latents decode to {len(kept)} frames.", (len(kept),))
+    return tuple(output % spec.t_up for output in kept[:frames])
+
+
 def shown_frames(latents: int, spec: TemporalLaw) -> tuple[int, ...]:
     """Which input frame each decoded frame is about. At full rate 0, 1, 2, …; a reduced-rate preview skips frames.
 
@@ -167,10 +179,20 @@ def shown_frames(latents: int, spec: TemporalLaw) -> tuple[int, ...]:
 
 
 def round_trip_plan(n_frames: int, spec: TemporalLaw) -> FramePlan:
-    """The least padding with which decoding gives every frame of the clip back; exists for any n_frames ≥ 1."""
+    """The least padding with which decoding gives every frame of the clip back; exists for any n_frames ≥ 1.
+
+    CogVideoX clips always get an odd number of latents. A causal network learns one alignment: with odd counts, as
+    CogVideoX's own clips of 4k + 1 frames have (49 frames, 13 latents), decoded frame i is raw output i + 3; the even
+    law would ask the same weights for frame i at output i, three frames before the decoder has seen it whole. So 12
+    and 16 frames take 5 latents, which decode to 17.
+    """
     _check_full_rate(spec)
     encoded = encoded_count(n_frames, spec)
-    while encoded < n_frames or decoded_count(latent_count(encoded, spec), spec) < n_frames:
+    while (
+        encoded < n_frames
+        or decoded_count(latent_count(encoded, spec), spec) < n_frames
+        or (spec.flavour == "cogvideox" and latent_count(encoded, spec) % 2 == 0)
+    ):
         encoded += H3_CHUNK if spec.flavour == "h3" else spec.t_down
     latents = latent_count(encoded, spec)
     return FramePlan(n_frames, encoded, latents, decoded_count(latents, spec), n_frames)

@@ -7,6 +7,7 @@ prediction that holds NaN gives NaN, it does not raise: an evaluation must not e
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -33,22 +34,24 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
     return torch.stack([decibel(frame_errors(p, t).mean()) for p, t in zip(prediction, target, strict=True)])
 
 
-def psnr_by_position(prediction: Tensor, target: Tensor, period: int, offset: int = 0) -> Tensor:
+def psnr_by_position(prediction: Tensor, target: Tensor, positions: Sequence[int], period: int) -> Tensor:
     """PSNR in dB of the frames at each position of the time group: N x period, NaN where no frame has that position.
 
-    Frame i stands at position (i + offset) % period. With offset 0 the first frame begins its group. A decoder with
-    `period` frames a latent that trims its first `period - 1` frames (the plain 4x law: frame i at (i + 3) % 4) takes
-    offset = period - 1. A profile that is not flat is the pulsing that such decoders are prone to.
-    Raises ValueError for a period or offset that is not a count, and as `psnr`.
+    `positions` holds one entry in [0, period) for each frame; `core.frames.group_positions` gives those of a decoder
+    with `period` frames a latent. A profile that is not flat is the pulsing that such decoders are prone to.
+    Raises ValueError for positions that do not fit the frames or the period, and as `psnr`.
     """
     _check(prediction, target)
-    if period < 1 or offset < 0:
-        raise ValueError(f"period must be at least 1 and offset at least 0, got period={period}, offset={offset}")
-    positions = (torch.arange(target.shape[1], device=target.device) + offset) % period
+    if len(positions) != target.shape[1] or not all(0 <= position < period for position in positions):
+        raise ValueError(
+            f"positions must be {target.shape[1]} numbers from 0 to period - 1, one per frame, got {list(positions)} "
+            f"with period={period}"
+        )
+    places = torch.tensor(positions, device=target.device)
     rows = []
     for p, t in zip(prediction, target, strict=True):
         errors = frame_errors(p, t)
-        rows.append(torch.stack([decibel(errors[positions == k].mean()) for k in range(period)]))
+        rows.append(torch.stack([decibel(errors[places == k].mean()) for k in range(period)]))
     return torch.stack(rows)
 
 

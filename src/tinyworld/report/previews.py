@@ -6,6 +6,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from tinyworld.core.errors import UserError
+from tinyworld.core.names import file_name
 from tinyworld.media.read import probe
 from tinyworld.report.read import Record, Run
 from tinyworld.report.words import size
@@ -57,7 +58,9 @@ def embed_previews(run: Run, limit: int = EMBEDDED_BYTES) -> tuple[list[PreviewG
             continue
         used += weight
         uri = "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
-        group.previews.append(Preview(path.stem, info.width, info.height, uri, _metrics(run, group.step, path)))
+        metrics = _metrics(run, group.step, path)
+        name = str(metrics.get("id", path.stem))
+        group.previews.append(Preview(name, info.width, info.height, uri, metrics))
     if left_out:
         notes.append(
             f"{left_out} {'clip is' if left_out == 1 else 'clips are'} left out ({size(left_bytes)}), because a page "
@@ -67,10 +70,10 @@ def embed_previews(run: Run, limit: int = EMBEDDED_BYTES) -> tuple[list[PreviewG
 
 
 def _metrics(run: Run, step: int, path: Path) -> Record:
-    """The numbers of the clip in that validation; empty when there are none. A "/" in an id is "_" in a file name."""
+    """The numbers of the clip in that validation; empty when there are none."""
     for entry in run.validations:
         clips = entry.get("clips")
         if entry["step"] == step and isinstance(clips, list):
             named = (clip for clip in clips if isinstance(clip, dict))
-            return next((clip for clip in named if str(clip.get("id")).replace("/", "_") == path.stem), {})
+            return next((clip for clip in named if file_name(str(clip.get("id"))) == path.stem), {})
     return {}

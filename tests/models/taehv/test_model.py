@@ -11,6 +11,7 @@ from tinyworld.core.errors import ConfigError, DataError, FramePlanError
 from tinyworld.core.frames import latent_count, training_plan
 from tinyworld.core.variants import VARIANTS, variant
 from tinyworld.models.taehv import Taehv
+from tinyworld.models.taehv.blocks import MemBlock, TGrow, TPool
 from tinyworld.models.taehv.layout import expected_shapes
 
 PARAMETERS = {
@@ -267,3 +268,70 @@ def test_a_new_model_already_carries_the_colours(name: str) -> None:
     grey = (frames - 0.5).abs().mean()
     assert worst < grey / 2
     assert 0.2 < model.encode(frames).std() < 5
+
+
+def carrying_model(name: str, delay: int) -> Taehv:
+    """Weights by hand: raw output frame j shows encoder input frame j - delay, delay ≤ t. Frames of one colour only.
+
+    The encoder stacks the t frames of a latent in t channels, scaled down to where SoftClamp is linear. The decoder's
+    first memory block picks the t frames to show from this latent and the one before, and growing deals them out.
+    """
+    model = Taehv(small_spec(name))
+    t = model.spec.t_down
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    slots = 1
+    for block in model.encoder:
+        if isinstance(block, TPool):
+            for frame in range(block.stride):
+                carry(block.conv, slots, frame * slots, frame * block.conv.out_channels)
+            slots *= block.stride
+        elif isinstance(block, nn.Conv2d):
+            carry(block, slots)
+    model.encoder[-1].weight.mul_(0.1)
+    picking = next(block for block in model.decoder if isinstance(block, MemBlock))
+    width = picking.conv[0].out_channels
+    for place in range(t):
+        source = place - delay if place >= delay else width + place - delay + t
+        picking.conv[0].weight[place, source, 1, 1] = picking.conv[0].weight[t + place, place, 1, 1] = 1
+        picking.conv[4].weight[place, place, 1, 1], picking.conv[4].weight[place, t + place, 1, 1] = 1, -1
+    carry(picking.conv[2], 2 * t)
+    for block in model.decoder:
+        if isinstance(block, TGrow):
+            slots //= block.stride
+            for frame in range(block.stride):
+                carry(block.conv, slots, frame * block.conv.in_channels, frame * slots)
+        elif isinstance(block, nn.Conv2d):
+            carry(block, slots)
+    model.decoder[-1].weight[:, 0, 1, 1] = 1
+    first = next(block for block in model.decoder if isinstance(block, nn.Conv2d))
+    first.weight.mul_(10)
+    return model.eval()
+
+
+def carry(conv: nn.Conv2d, count: int, outputs: int = 0, inputs: int = 0) -> None:
+    """Let `count` output channels from `outputs` on be the input channels from `inputs` on."""
+    centre = conv.kernel_size[0] // 2
+    for channel in range(count):
+        conv.weight[outputs + channel, inputs + channel, centre, centre] = 1
+
+
+@pytest.mark.parametrize(("name", "delay"), [("taehv", 3), ("taecvx", 3), ("taeh3", 0), ("taeltx_2", 7)])
+@torch.no_grad()
+def test_one_set_of_weights_gives_every_frame_back_in_its_place(name: str, delay: int) -> None:
+    """Delayed by what the law drops (H3 puts that many black frames in front instead), each frame comes out as itself,
+    whatever the length. With another delay it does not, so this can tell."""
+    model, size = carrying_model(name, delay), small_spec(name).size_multiple
+    wrong = carrying_model(name, delay + 1)
+    for count in (1, 2, 5, 8, 12, 16, 22, 32, 39):
+        levels = 0.1 + 0.8 * clip(count, 1, 1, seed=count)[:, :, :1]
+        frames = levels.expand(1, count, 3, size, size)
+        assert (model.reconstruct(frames) - frames).abs().max() < 2e-3, count
+        assert (wrong.reconstruct(frames) - frames).abs().max() > 0.02
+    for count in (22, 39) if name == "taeh3" else (8, 24) if name == "taeltx_2" else (12, 20):
+        plan = training_plan(count, model.spec)
+        frames = clip(count, 1, 1)[:, :, :1].expand(1, count, 3, size, size) * 0.9
+        _, decoded = model(frames, plan)
+        trained = decoded[:, : plan.target_frames]
+        assert (trained - frames[:, : plan.target_frames]).abs().max() < 2e-3, count
+        close(trained.clamp(0, 1), model.reconstruct(frames)[:, : plan.target_frames])

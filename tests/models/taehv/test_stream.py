@@ -131,7 +131,7 @@ def test_cogvideox_must_know_how_many_latents_come() -> None:
     with pytest.raises(FramePlanError, match="3 latents came where num_latents=2"):
         stream.decode(torch.zeros(1, 1, 16, 4, 4))
     with pytest.raises(FramePlanError, match="round_trip_plan"):
-        list(StreamingTaehv(model, num_latents=5).reconstruct(pieces(clip(12), [4])))
+        list(StreamingTaehv(model, num_latents=7).reconstruct(pieces(clip(12), [4])))
 
 
 def test_mistakes_are_refused() -> None:

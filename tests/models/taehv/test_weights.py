@@ -16,7 +16,7 @@ from tests.models.taehv.formula import clip, formula_model, small_spec
 from tinyworld import __version__
 from tinyworld.core.errors import ConfigError, MissingFileError, UserError, WeightsError
 from tinyworld.core.variants import VARIANTS, variant
-from tinyworld.models.taehv import Taehv
+from tinyworld.models.taehv import Taehv, weights
 from tinyworld.models.taehv.layout import expected_shapes
 from tinyworld.models.taehv.weights import read_tensors
 
@@ -64,6 +64,37 @@ def test_a_json_beside_the_file_states_the_architecture(tmp_path: Path) -> None:
     (tmp_path / "final_model.json").write_text(json.dumps({**description, "architecture": "fantasy"}))
     with pytest.raises(WeightsError, match="architecture 'fantasy'"):
         Taehv.from_pretrained(tmp_path / "final_model.safetensors")
+
+
+def test_a_folder_needs_no_json_where_its_file_states_the_architecture(tmp_path: Path) -> None:
+    """As the checkpoints of a run are: the moving average is what they are for, where there is one."""
+    model = formula_model(small_spec("taecvx"))
+    weights.write_weights(tmp_path / "model.safetensors", model.state_dict(), model.spec)
+    assert Taehv.from_pretrained(tmp_path).spec == model.spec
+    average = {key: value + 1 for key, value in model.state_dict().items()}
+    weights.write_weights(tmp_path / "ema.safetensors", average, model.spec)
+    loaded = Taehv.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(value, average[key]) for key, value in loaded.items())
+    model.save_pretrained(tmp_path)
+    loaded = Taehv.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.items())
+
+
+def test_a_run_folder_says_where_its_weights_are(tmp_path: Path) -> None:
+    (tmp_path / "latest.safetensors").touch()
+    with pytest.raises(WeightsError, match=r"is a run folder; its newest weights are .*/latest\.safetensors"):
+        Taehv.from_pretrained(tmp_path)
+    (tmp_path / "best_model").mkdir()
+    with pytest.raises(WeightsError, match=r"is a run folder; its best weights are .*/best_model\."):
+        Taehv.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\xff", b"\x80abc", b"{", b"", b"[" * 100_000])
+def test_a_broken_json_beside_the_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    save_file(formula_model(small_spec("taehv")).state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"config\.json is not valid JSON"):
+        Taehv.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["taew2_2", "taehv1_5", "taeh3", "taeltx2_3", "taehv1_5_super"])

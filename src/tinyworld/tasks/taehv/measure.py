@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from tinyworld.config.schema import TaehvRecipe
+from tinyworld.core.frames import group_positions, round_trip_plan
+from tinyworld.core.names import file_name
 from tinyworld.data.clips import ClipDataset
 from tinyworld.data.scan import ClipRef
 from tinyworld.engine.task import Evaluated
@@ -49,7 +51,8 @@ def evaluate(model: Taehv, samples: Sequence[Window], device: torch.device, lpip
     frames = torch.cat([sample.frames(device) for sample in samples])
     made = model.reconstruct(frames)
     base = mean_colour(frames)
-    group = model.spec.t_down
+    count, spec = frames.shape[1], model.spec
+    places = group_positions(count, round_trip_plan(count, spec).latent_frames, spec)
     perceptual = [None] * len(samples) if lpips is None else lpips.to(device).clip_distance(made, frames).tolist()
     columns = zip(
         samples,
@@ -57,7 +60,7 @@ def evaluate(model: Taehv, samples: Sequence[Window], device: torch.device, lpip
         ssim(made, frames).tolist(),
         flicker(made, frames).tolist(),
         perceptual,
-        psnr_by_position(made, frames, group, offset=group - 1).tolist(),
+        psnr_by_position(made, frames, places, spec.t_up).tolist(),
         psnr(base, frames).tolist(),
         ssim(base, frames).tolist(),
         strict=True,
@@ -65,20 +68,20 @@ def evaluate(model: Taehv, samples: Sequence[Window], device: torch.device, lpip
     return [
         Evaluated(
             sample.clip.id,
-            {"psnr": p, "ssim": s, "flicker": f, "lpips": lp, "psnr_by_position": positions},
+            {"psnr": p, "ssim": s, "flicker": f, "lpips": lp, "psnr_by_position": profile},
             {"psnr": base_p, "ssim": base_s},
         )
-        for sample, p, s, f, lp, positions, base_p, base_s in columns
+        for sample, p, s, f, lp, profile, base_p, base_s in columns
     ]
 
 
 def write_preview(model: Taehv, sample: Window, device: torch.device, folder: Path) -> None:
-    """original | reconstruction | difference ×4, as a small mp4 named after the clip."""
+    """original | reconstruction | difference ×4, as a small mp4 named after the clip (`core.names.file_name`)."""
     frames = sample.frames(device)
     made = model.reconstruct(frames).clamp(0, 1)
     pairs = zip(_pictures(frames), _pictures(made), strict=True)
-    name = sample.clip.id.replace("/", "_")
-    write_video(folder / f"{name}.mp4", [side_by_side(original, copy) for original, copy in pairs], PREVIEW_FPS)
+    path = folder / f"{file_name(sample.clip.id)}.mp4"
+    write_video(path, [side_by_side(original, copy) for original, copy in pairs], PREVIEW_FPS)
 
 
 def _pictures(frames: Tensor) -> np.ndarray:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from tinyworld.config.schema import TaehvRecipe
 from tinyworld.core.frames import training_plan
 from tinyworld.engine.memory import MemoryEstimate, estimate
+from tinyworld.losses.pixel import flicker_distance, latent_moments, pixel_distance
 from tinyworld.models.taehv import Taehv
 from tinyworld.tasks.taehv.sources import buckets
 
@@ -22,12 +23,13 @@ def _estimate(recipe: TaehvRecipe, height: int, width: int, n_frames: int) -> Me
     if recipe.training.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     plan = training_plan(n_frames, recipe.model.spec(), recipe.data.pad_frames)
-    half = recipe.training.mixed_precision == "bf16"
+    half, kind = recipe.training.mixed_precision == "bf16", recipe.loss.reconstruction_kind
 
     def forward(network: nn.Module) -> Tensor:
-        dtype = torch.bfloat16 if half else torch.float32
-        clip = torch.empty(recipe.training.train_batch_size, n_frames, 3, height, width, dtype=dtype, device="meta")
-        latents, decoded = network(clip, plan)
-        return (decoded[:, : plan.target_frames] - clip[:, : plan.target_frames]).square().mean() + latents.mean()
+        """As `TaehvTask.step`: frames and losses in fp32, the network in the recipe's precision."""
+        frames = torch.empty(recipe.training.train_batch_size, n_frames, 3, height, width, device="meta")
+        latents, decoded = network(frames.bfloat16() if half else frames, plan)
+        made, wanted = decoded[:, : plan.target_frames].float(), frames[:, : plan.target_frames]
+        return pixel_distance(made, wanted, kind) + flicker_distance(made, wanted, kind) + latent_moments(latents)
 
     return estimate(model, forward, half, recipe.training.ema_decay > 0)
