@@ -75,5 +75,5 @@ def test_flags_reach_the_recipe() -> None:
     assert recipe.optimizer.weight_decay == 0.01
     with pytest.raises(ConfigError, match=r"--n_frame: unknown\. Did you mean --n_frames\?"):
         load_recipe("taehv_small", parse_overrides(["--data_root", "clips", "--n_frame", "16"]))
-    with pytest.raises(ConfigError, match="--n_frames needs a value: a whole number, at least 1"):
+    with pytest.raises(ConfigError, match="--n_frames needs a value: a whole number, at most 100000, at least 1"):
         load_recipe("taehv_small", parse_overrides(["--data_root", "clips", "--n_frames", "--flip"]))

@@ -136,7 +136,7 @@ def test_no_is_a_precision_and_also_false(tmp_path: Path) -> None:
         ({"learning_rate": "-1"}, "--learning_rate -1 is not valid: it must be a number, above 0, at most 1."),
         ({"learning_rate": float("nan")}, "--learning_rate NaN is not valid: it must be a number, above 0, at most 1."),
         ({"data_root": ""}, '--data_root "" is not valid: it must be text, not empty.'),
-        ({"run_name": "a b"}, "--run_name a b is not valid: it must be a folder name without slashes and spaces, not beginning with a dot."),
+        ({"run_name": "a b"}, "--run_name a b is not valid: it must be a folder name without slashes and spaces, not beginning with a dot."),  # noqa: E501
         ({"tracker_name": "x"}, "--tracker_name x is not valid: it must be one of tensorboard, wandb, none."),
         ({"frame_steps": "1,x"}, "it must be a list of one or more whole numbers, each at least 1."),
         ({"frame_steps": "[1"}, '--frame_steps [1 is not valid'),

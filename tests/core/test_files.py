@@ -1,5 +1,7 @@
 """Folders that are complete or absent."""
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,52 @@ def test_every_damage_is_named(tmp_path: Path, damage, words: str) -> None:  # t
     publish(tmp_path / "x")
     damage(tmp_path / "x")
     assert words in files.verify_folder(tmp_path / "x")[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        '{"files": []}',
+        '{"files": {"a.txt": 5}}',
+        '{"files": {"a.txt": {"bytes": "5", "sha256": "x"}}}',
+        '{"files": {"a.txt": {"bytes": 5, "sha256": null}}}',
+        '{"files": {"a.txt": {}}}',
+        "[" * 100_000,
+    ],
+)
+def test_a_manifest_of_another_form_is_none(tmp_path: Path, content: str) -> None:
+    publish(tmp_path / "x")
+    (tmp_path / "x" / "manifest.json").write_text(content)
+    assert files.read_manifest(tmp_path / "x") is None
+    assert "missing or unreadable" in files.verify_folder(tmp_path / "x")[0]
+
+
+def test_a_write_that_fails_names_the_file_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as error:
+        files.write_json(tmp_path / "folder", {})
+    assert (error.value.filename, error.value.filename2) == (str(tmp_path / "folder"), None)
+    with pytest.raises(FileNotFoundError) as missing:
+        files.write_atomic(tmp_path / "none" / "a.txt", "text")
+    assert missing.value.filename == str(tmp_path / "none" / "a.txt")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "a.txt").write_text("old")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as no_space:
+        files.write_atomic(tmp_path / "a.txt", "new")
+    assert no_space.value.filename == str(tmp_path / "a.txt") and (tmp_path / "a.txt").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "folder"]
+
+
+def test_json_holds_no_nan(tmp_path: Path) -> None:
+    value = {"psnr": math.nan, "clips": ({"a": math.inf, 3: -math.inf}, [1.5, True, None]), "path": tmp_path}
+    files.write_json(tmp_path / "a.json", value)
+    read = json.loads((tmp_path / "a.json").read_text())
+    assert read == {"psnr": None, "clips": [{"a": None, "3": None}, [1.5, True, None]], "path": str(tmp_path)}
 
 
 def test_left_overs_of_dead_processes_are_removed_and_retired_folders_come_back(tmp_path: Path) -> None:

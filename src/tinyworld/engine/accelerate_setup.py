@@ -15,11 +15,21 @@ from tinyworld.core import dist
 from tinyworld.core.errors import ConfigError, MissingExtraError
 
 
-def build(recipe: Recipe) -> Accelerator:
-    """The accelerator for this recipe. Raises ConfigError when a GPU is demanded and none is there."""
-    run, training = recipe.run, recipe.training
-    if run.device == "cuda" and not torch.cuda.is_available():
+def require(recipe: Recipe) -> None:
+    """Raise ConfigError when a GPU is demanded and none is there, MissingExtraError when the tracker is not installed."""
+    if recipe.run.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("run.device is cuda, but PyTorch sees no CUDA device here. Use --device cpu, or auto.")
+    if recipe.run.tracker_name == "wandb" and importlib.util.find_spec("wandb") is None:
+        raise MissingExtraError(
+            "tracker_name is wandb, but wandb is not installed: pip install 'tinyworld[wandb]', or use "
+            "--tracker_name tensorboard."
+        )
+
+
+def build(recipe: Recipe) -> Accelerator:
+    """The accelerator for this recipe. Raises as `require`."""
+    require(recipe)
+    run, training = recipe.run, recipe.training
     if run.cpu_threads > 0:
         torch.set_num_threads(run.cpu_threads)
     return Accelerator(
@@ -39,11 +49,6 @@ def build_tracker(recipe: Recipe, folder: Path, step: int) -> GeneralTracker | N
         return None
     tracker: GeneralTracker
     if name == "wandb":
-        if importlib.util.find_spec("wandb") is None:
-            raise MissingExtraError(
-                "tracker_name is wandb, but wandb is not installed: pip install 'tinyworld[wandb]', or use "
-                "--tracker_name tensorboard."
-            )
         tracker = WandBTracker("tinyworld", name=folder.name, id=folder.name, resume="allow", dir=str(folder))
     else:
         tracker = TensorBoardTracker("tensorboard", logging_dir=str(folder), purge_step=step + 1 if step else None)

@@ -80,7 +80,7 @@ def _run(task: Task, recipe: Recipe, accelerator: Accelerator, plan: RunPlan, jo
         _last_word(trainer, journal, "signal", str(end), EXIT_INTERRUPTED)
         raise
     except BaseException as error:
-        code = EXIT_USER_ERROR if isinstance(error, UserError) else 1
+        code = EXIT_USER_ERROR if isinstance(error, UserError | OSError) else 1
         _last_word(trainer, journal, "error", f"{type(error).__name__}: {error}", code)
         LOGGER.error("stopped by %s", type(error).__name__)
         raise

@@ -44,8 +44,8 @@ def run_folder(recipe: Recipe) -> Path:
     output = Path(recipe.run.output_dir).expanduser().resolve()
     named = output / recipe.run.run_name if recipe.run.run_name else None
     wanted = recipe.checkpoint.resume_from_checkpoint
-    if wanted is None or not _is_name(wanted):
-        own = _resumed_path(recipe).parent if wanted is not None else None
+    if wanted is None or not names_a_checkpoint(wanted):
+        own = resumed_path(recipe).parent if wanted is not None else None
         folder = named or (own if own is not None and (own / JOURNAL).exists() else _fresh_name(output, recipe.name))
         if folder != own and _holds_a_run(folder):
             raise ConfigError(
@@ -65,8 +65,8 @@ def prepare_run(recipe: Recipe, folder: Path) -> RunPlan:
     wanted = recipe.checkpoint.resume_from_checkpoint
     if wanted is None:
         return RunPlan(folder, None)
-    if not _is_name(wanted):
-        return RunPlan(folder, _resumed_path(recipe))
+    if not names_a_checkpoint(wanted):
+        return RunPlan(folder, resumed_path(recipe))
     if wanted != "latest":
         path = folder / wanted
         if not path.is_dir():
@@ -100,12 +100,13 @@ def start_from(plan: RunPlan, config: str, journal: Journal) -> None:
         journal.write("set_aside", step, checkpoints=[path.name for path in later], folder=aside)
 
 
-def _is_name(wanted: str) -> bool:
+def names_a_checkpoint(wanted: str) -> bool:
+    """Whether the value is `latest` or checkpoint-N, which are looked for in a run, and not a path."""
     return wanted == "latest" or checkpoint.NAME.match(wanted) is not None
 
 
-def _resumed_path(recipe: Recipe) -> Path:
-    """The checkpoint folder that resume_from_checkpoint names as a path."""
+def resumed_path(recipe: Recipe) -> Path:
+    """The checkpoint folder that resume_from_checkpoint names as a path. Raises MissingFileError or CheckpointError."""
     wanted = recipe.checkpoint.resume_from_checkpoint
     assert wanted is not None
     path = files.find(wanted, recipe.source_folder, "checkpoint", "checkpoint.resume_from_checkpoint")

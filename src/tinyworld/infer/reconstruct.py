@@ -1,9 +1,10 @@
 """A video through the autoencoder and back, a few frames at a time: memory does not grow with the video's length."""
 
 import itertools
+import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from tinyworld.models.taehv import StreamingTaehv, Taehv
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Result for one video. psnr and baseline_psnr (the video's mean colour) in dB; flicker is NaN for one frame;
+    """Result for one video. psnr and baseline_psnr (the video's mean colour) in dB; flicker is NaN for one frame,
+    ssim for a picture smaller than its window;
     seconds: of the model alone (encode and decode), without reading, measuring and writing."""
 
     video: Path
@@ -86,6 +88,18 @@ def reconstruct_video(
         baseline_psnr=baseline.psnr(),
         seconds=seconds,
     )
+
+
+def means(rows: Sequence[Reconstruction]) -> dict[str, float]:
+    """Mean over videos of psnr, ssim, flicker and baseline_psnr; NaN for what no video has.
+
+    Videos that have no SSIM (too small) or no flicker (one frame) are left out of that mean, but a PSNR that is NaN
+    makes the mean NaN: only a broken model gives one.
+    """
+    columns = {name: [getattr(row, name) for row in rows] for name in ("psnr", "ssim", "flicker", "baseline_psnr")}
+    for name in ("ssim", "flicker"):
+        columns[name] = [value for value in columns[name] if not math.isnan(value)]
+    return {name: sum(values) / len(values) if values else math.nan for name, values in columns.items()}
 
 
 class _Source:

@@ -3,8 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from tinyworld.cli.commands.train import add_recipe_arguments, read_recipe
-from tinyworld.config.load import bundled_recipes
+from tinyworld.cli.recipe_arguments import add_recipe_parser, read_recipe
 from tinyworld.config.rules import warnings
 from tinyworld.core.frames import training_plan
 
@@ -13,15 +12,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser(
-        "check",
-        help="rules, data, frame plan and memory of a recipe, without training",
-        usage="tinyworld check RECIPE [--KEY VALUE …]",
-        description=f"RECIPE is a bundled name ({', '.join(bundled_recipes())}) or a YAML file.",
-        allow_abbrev=False,
-    )
-    add_recipe_arguments(parser)
-    parser.set_defaults(run=run)
+    add_recipe_parser(commands, "check", run, help="rules, data, frame plan and memory of a recipe, without training")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -30,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     for warning in warnings(recipe):
         print(f"warning: {warning}")
     _frames(recipe)
-    _data(recipe)
+    _start(recipe)
     _memory(recipe)
     return 0
 
@@ -49,18 +40,26 @@ def _frames(recipe: "TaehvRecipe") -> None:
         )
 
 
-def _data(recipe: "TaehvRecipe") -> None:
-    from tinyworld.tasks.taehv.sources import find_sources
+def _start(recipe: "TaehvRecipe") -> None:
+    """Everything that training does before its first step: device, tracker, checkpoint, data, weights."""
+    from tinyworld.engine import accelerate_setup, run
+    from tinyworld.tasks.taehv import TaehvTask
 
-    sources = find_sources(recipe)
-    report = sources.report
+    accelerate_setup.require(recipe)
+    resumed = recipe.checkpoint.resume_from_checkpoint
+    if resumed is not None and not run.names_a_checkpoint(resumed):
+        run.resumed_path(recipe)
+    task = TaehvTask(recipe)
+    report = task.sources.report
     print(
-        f"data: {len(sources.train)} training videos, {len(sources.held_out)} held out; "
+        f"data: {len(task.sources.train)} training videos, {len(task.windows)} windows of held-out videos; "
         f"{len(report.looped)} shorter than a clip and looped, {len(report.dropped)} left out, "
         f"{len(report.quarantined)} unreadable"
     )
     for path, reason in [*report.dropped, *report.quarantined]:
         print(f"  not used: {path}: {reason}")
+    source = recipe.model.pretrained_model_path or "scratch"
+    print(f"model: {sum(p.numel() for p in task.model.parameters()):,} parameters, from {source}")
 
 
 def _memory(recipe: "TaehvRecipe") -> None:

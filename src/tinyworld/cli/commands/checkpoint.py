@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from tinyworld.cli.paths import given_path
 from tinyworld.core.errors import MissingFileError
 
 
@@ -11,7 +12,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "checkpoint", help="list, verify or prune the checkpoints of a run", allow_abbrev=False
     )
     parser.add_argument("action", choices=("list", "verify", "prune"))
-    parser.add_argument("folder", metavar="RUN", type=Path, help="a run folder, or one checkpoint folder to verify")
+    parser.add_argument(
+        "folder", metavar="RUN", type=given_path, help="a run folder, or one checkpoint folder to verify"
+    )
     parser.add_argument(
         "--keep", type=int, default=1, metavar="N", help="prune: how many of the newest to keep (default 1)"
     )

@@ -1,7 +1,8 @@
 """`tinyworld data rooms` and `tinyworld data scan`."""
 
 import argparse
-from pathlib import Path
+
+from tinyworld.cli.paths import given_path
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -10,7 +11,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     rooms = actions.add_parser("rooms", help="render the embedded data set", allow_abbrev=False)
-    rooms.add_argument("folder", metavar="FOLDER", type=Path, help="where to; created, complete or absent")
+    rooms.add_argument("folder", metavar="FOLDER", type=given_path, help="where to; created, complete or absent")
     rooms.add_argument("--scenes", type=int, default=12, help="rooms, one clip each (default 12)")
     rooms.add_argument("--frames", type=int, default=49, help="frames per clip (default 49)")
     rooms.add_argument("--height", type=int, default=128, help="pixels (default 128)")
@@ -24,8 +25,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     scan = actions.add_parser(
         "scan", help="probe every video: sizes, lengths, what cannot be read and why", allow_abbrev=False
     )
-    scan.add_argument("folder", metavar="DATA_ROOT", type=Path)
-    scan.add_argument("--annotation_file", type=Path, help="JSON list of the videos to use")
+    scan.add_argument("folder", metavar="DATA_ROOT", type=given_path)
+    scan.add_argument("--annotation_file", type=given_path, help="JSON list of the videos to use")
     scan.add_argument(
         "--deep", action="store_true", help="also decode every frame: finds damage that headers do not show"
     )

@@ -3,30 +3,20 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tinyworld.cli.flags import parse_overrides
+from tinyworld.cli.commands.train import train
+from tinyworld.cli.recipe_arguments import add_recipe_parser, read_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser(
-        "demo",
-        help="render rooms, train a small autoencoder on them, measure it and write a report",
-        usage="tinyworld demo [--KEY VALUE …]",
-        description="The recipe taehv_demo on the embedded rooms; every key of the recipe is a flag here too.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("overrides", nargs=argparse.REMAINDER, metavar="--KEY VALUE")
-    parser.set_defaults(run=run)
+    what = "render rooms, train a small autoencoder on them, measure it and write a report"
+    add_recipe_parser(commands, "demo", run, help=what, recipe="taehv_demo")
 
 
 def run(options: argparse.Namespace) -> int:
-    recipe_overrides = parse_overrides(options.overrides)
-    from tinyworld.cli.commands.train import train
-    from tinyworld.config.load import load_recipe
-
-    outcome = train(load_recipe("taehv_demo", recipe_overrides))
+    outcome = train(read_recipe(options))
     last = outcome.history[-1]
     print(_table(last))
     print(f"report: {outcome.folder / 'report.html'}")

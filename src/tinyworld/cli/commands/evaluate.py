@@ -1,9 +1,9 @@
 """`tinyworld evaluate VIDEO… --model M`: full videos through the model, one table, JSON beside it."""
 
 import argparse
-from pathlib import Path
 
 from tinyworld.cli.commands.reconstruct import add_model_arguments, open_model, reconstruct_each
+from tinyworld.cli.paths import check_writable, find_videos, given_path, refuse_overwriting
 from tinyworld.core.errors import EXIT_USER_ERROR
 
 
@@ -14,17 +14,21 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         allow_abbrev=False,
     )
     add_model_arguments(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    parser.add_argument("--json", type=given_path, metavar="FILE", help="also write the numbers and their means here")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     from tinyworld.core.files import write_json
+    from tinyworld.infer.reconstruct import means
 
-    model = open_model(options)
-    rows, failed = reconstruct_each(options, model, None)
+    videos = find_videos(options.videos)
+    if options.json is not None:
+        check_writable(options.json, "--json")
+        refuse_overwriting([options.json], [options.model, *(video.path for video in videos)], "--json")
+    rows, failed = reconstruct_each(options, open_model(options), videos, [None] * len(videos))
     if options.json is not None:
         keys = ("frames", "height", "width", "psnr", "ssim", "flicker", "baseline_psnr", "frames_per_second")
         clips = [{"video": str(row.video), **{key: getattr(row, key) for key in keys}} for row in rows]
-        write_json(options.json, {"model": str(options.model), "clips": clips})
+        write_json(options.json, {"model": str(options.model), "mean": means(rows), "clips": clips})
     return EXIT_USER_ERROR if failed else 0

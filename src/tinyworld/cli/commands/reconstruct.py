@@ -3,10 +3,12 @@
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyworld.core.errors import EXIT_USER_ERROR, ConfigError, DataError
+from tinyworld.cli.paths import Video, find_videos, given_path, plan_outputs
+from tinyworld.core.errors import EXIT_USER_ERROR, ConfigError, DataError, MissingFileError
 
 if TYPE_CHECKING:
     from tinyworld.infer.reconstruct import Reconstruction
@@ -21,7 +23,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     add_model_arguments(parser)
     parser.add_argument(
-        "--output", type=Path, default=Path("reconstructions"), metavar="DIR", help="default: reconstructions"
+        "--output", type=given_path, default=Path("reconstructions"), metavar="DIR", help="default: reconstructions"
     )
     parser.add_argument("--plain", action="store_true", help="write the reconstruction alone, not side by side")
     parser.set_defaults(run=run)
@@ -29,9 +31,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """What `reconstruct` and `evaluate` share: videos, model, device."""
-    parser.add_argument("videos", metavar="VIDEO", nargs="+", type=Path, help="video files, or folders of them")
+    parser.add_argument("videos", metavar="VIDEO", nargs="+", type=given_path, help="video files, or folders of them")
     parser.add_argument(
-        "--model", required=True, type=Path, metavar="M", help="a folder saved by a run, a .safetensors or a .pth file"
+        "--model",
+        required=True,
+        type=given_path,
+        metavar="M",
+        help="the best_model or a checkpoint-N of a run, a .safetensors or a .pth file",
     )
     parser.add_argument("--variant", metavar="NAME", help="architecture of a bare weight file, such as taecvx")
     parser.add_argument("--max_frames", type=int, metavar="N", help="only the first N frames of each video")
@@ -59,43 +65,46 @@ def open_model(options: argparse.Namespace) -> "Taehv":
 
 
 def reconstruct_each(
-    options: argparse.Namespace, model: "Taehv", output: Path | None
+    options: argparse.Namespace, model: "Taehv", videos: Sequence[Video], outputs: Sequence[Path | None]
 ) -> tuple[list["Reconstruction"], int]:
     """Every video through the model, one printed line each and the means at the end; and how many could not be read."""
-    from tinyworld.data.manifest import list_videos
-    from tinyworld.infer.reconstruct import reconstruct_video
+    from tinyworld.infer.reconstruct import means, reconstruct_video
 
-    paths = [
-        p for given in options.videos for p in ([e.path for e in list_videos(given)] if given.is_dir() else [given])
-    ]
-    width = max(len(path.name) for path in paths)
+    width = max(len(str(video.name)) for video in videos)
     print(f"{'video':<{width}}  frames  h x w        PSNR   SSIM  flicker  mean colour  frames/s")
     rows, failed = [], 0
-    for path in paths:
-        target = None if output is None else output / f"{path.stem}.mp4"
+    for video, output in zip(videos, outputs, strict=True):
         try:
-            row = reconstruct_video(model, path, target, getattr(options, "plain", False), options.max_frames)
-        except DataError as error:
+            row = reconstruct_video(model, video.path, output, getattr(options, "plain", False), options.max_frames)
+        except (DataError, MissingFileError) as error:
             print(f"error: {error}", file=sys.stderr)
             failed += 1
             continue
-        flicker = "      –" if math.isnan(row.flicker) else f"{row.flicker:7.4f}"
         size = f"{row.height} x {row.width}"
         print(
-            f"{path.name:<{width}}  {row.frames:6d}  {size:<11} {row.psnr:6.2f}  {row.ssim:.3f}  {flicker}  "
-            f"{row.baseline_psnr:8.2f} dB  {row.frames_per_second:8.1f}",
+            f"{video.name!s:<{width}}  {row.frames:6d}  {size:<11} {_number(row.psnr, 6, 2)}  {_number(row.ssim, 5, 3)}  "
+            f"{_number(row.flicker, 7, 4)}  {_number(row.baseline_psnr, 8, 2)} dB  {row.frames_per_second:8.1f}",
             flush=True,
         )
         rows.append(row)
     if len(rows) > 1:
-        psnr, ssim, baseline = (
-            sum(getattr(row, key) for row in rows) / len(rows) for key in ("psnr", "ssim", "baseline_psnr")
+        mean = means(rows)
+        print(
+            f"mean of {len(rows)} videos: PSNR {_number(mean['psnr'], 0, 2)} dB, SSIM {_number(mean['ssim'], 0, 3)}; "
+            f"mean colour {_number(mean['baseline_psnr'], 0, 2)} dB"
         )
-        print(f"mean of {len(rows)} videos: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}; mean colour {baseline:.2f} dB")
     return rows, failed
 
 
+def _number(value: float, width: int, digits: int) -> str:
+    """A dash for what could not be measured."""
+    return f"{'–':>{width}}" if math.isnan(value) else f"{value:{width}.{digits}f}"
+
+
 def run(options: argparse.Namespace) -> int:
-    rows, failed = reconstruct_each(options, open_model(options), options.output)
-    print("\n".join(f"wrote {row.written}" for row in rows))
+    videos = find_videos(options.videos)
+    outputs = plan_outputs(videos, options.output)
+    rows, failed = reconstruct_each(options, open_model(options), videos, outputs)
+    for row in rows:
+        print(f"wrote {row.written}")
     return EXIT_USER_ERROR if failed else 0

@@ -1,12 +1,13 @@
 """`tinyworld report RUN`."""
 
 import argparse
-from pathlib import Path
+
+from tinyworld.cli.paths import given_path
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("report", help="write one self-contained HTML page about a run", allow_abbrev=False)
-    parser.add_argument("folder", metavar="RUN", type=Path, help="a run folder, such as output/demo")
+    parser.add_argument("folder", metavar="RUN", type=given_path, help="a run folder, such as output/demo")
     parser.set_defaults(run=run)
 
 

@@ -3,9 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from tinyworld.cli.flags import parse_overrides
-from tinyworld.config.dump import describe_flags, to_yaml
-from tinyworld.config.load import bundled_recipes, load_recipe
+from tinyworld.cli.recipe_arguments import add_recipe_parser, read_recipe
+from tinyworld.config.dump import to_yaml
 from tinyworld.config.rules import warnings
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import Interrupted
@@ -16,28 +15,9 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser(
-        "train",
-        help="train as a recipe says; every key is also a flag",
-        usage="tinyworld train RECIPE [--KEY VALUE …] [--print_config]",
-        description=f"RECIPE is a bundled name ({', '.join(bundled_recipes())}) or a YAML file.",
-        epilog=describe_flags(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    add_recipe_parser(
+        commands, "train", run, help="train as a recipe says; every key is also a flag", more=" [--print_config]"
     )
-    add_recipe_arguments(parser)
-    parser.set_defaults(run=run)
-
-
-def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """RECIPE and everything after it, which becomes overrides of the recipe's keys."""
-    parser.add_argument("recipe", metavar="RECIPE")
-    parser.add_argument("overrides", nargs=argparse.REMAINDER, metavar="--KEY VALUE")
-
-
-def read_recipe(options: argparse.Namespace) -> "TaehvRecipe":
-    """The recipe with the flags applied; raises ConfigError with every problem at once."""
-    return load_recipe(options.recipe, parse_overrides(options.overrides))
 
 
 def run(options: argparse.Namespace) -> int:

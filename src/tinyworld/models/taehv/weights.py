@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from tinyworld.core.errors import WeightsError
+from tinyworld.core.errors import MissingFileError, WeightsError
 from tinyworld.core.files import find, write_atomic, write_json
 from tinyworld.core.variants import VARIANTS, TaehvSpec
 from tinyworld.core.version import __version__
@@ -25,6 +25,7 @@ from tinyworld.models.taehv.layout import expected_shapes, grow_keys
 
 ARCHITECTURE = "taehv"
 WEIGHTS_NAME = "model.safetensors"
+AVERAGE_NAME = "ema.safetensors"
 CONFIG_NAME = "config.json"
 SHOWN = 5
 """How many keys of each kind a message names."""
@@ -50,7 +51,7 @@ def write_folder(folder: Path, tensors: Mapping[str, Tensor], spec: TaehvSpec) -
 
 
 def load(path: str | Path, expected: TaehvSpec | None = None) -> tuple[TaehvSpec, dict[str, Tensor]]:
-    """The architecture and the tensors of a weight file or of a folder written by `write_folder`.
+    """The architecture and the tensors of a weight file, of a folder written by `write_folder`, or of a checkpoint.
 
     `expected` is what a file that states no architecture is taken for, and what one that does must state.
 
@@ -58,10 +59,7 @@ def load(path: str | Path, expected: TaehvSpec | None = None) -> tuple[TaehvSpec
     not fit, an architecture that is neither stated nor unique.
     """
     place = find(path, what="TAEHV weights", key="model.pretrained_model_path")
-    file = place
-    if place.is_dir():
-        find(place / CONFIG_NAME, what=f"{CONFIG_NAME} (written by save_pretrained)")
-        file = find(place / WEIGHTS_NAME, what="weight file")
+    file = _file_in(place) if place.is_dir() else place
     tensors, metadata = read_tensors(file)
     spec = _stated_spec(file, metadata)
     if spec is None:
@@ -78,6 +76,21 @@ def load(path: str | Path, expected: TaehvSpec | None = None) -> tuple[TaehvSpec
         hint = f" It fits {', '.join(fitting)}." if fitting else ""
         raise WeightsError(f"{file.name} does not fit this architecture: {'; '.join(problems)}.{hint}")
     return spec, tensors
+
+
+def _file_in(folder: Path) -> Path:
+    """The weight file of a folder: of a checkpoint that holds a moving average, the average."""
+    if not (folder / CONFIG_NAME).is_file() and (folder / AVERAGE_NAME).is_file():
+        return folder / AVERAGE_NAME
+    if (folder / WEIGHTS_NAME).is_file():
+        return folder / WEIGHTS_NAME
+    for name, what in (("best_model", "best"), ("latest.safetensors", "newest")):
+        if (folder / name).exists():
+            raise WeightsError(f"{folder} is a run folder; its {what} weights are {folder / name}. Give that path.")
+    raise MissingFileError(
+        f"{folder} holds no {WEIGHTS_NAME}. Give a weight file, a checkpoint-N folder of a run, or a folder with "
+        f"{WEIGHTS_NAME} and {CONFIG_NAME}, such as the best_model of a run."
+    )
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -119,17 +132,19 @@ def _stated_spec(file: Path, metadata: dict[str, str]) -> TaehvSpec | None:
         return _parse_description(stated.get("architecture"), _parse_json(stated.get("spec", ""), file.name), file.name)
     for beside in (file.with_suffix(".json"), file.with_name(CONFIG_NAME)):
         if beside.is_file():
-            content = _parse_json(beside.read_text(encoding="utf-8"), beside.name)
+            content = _parse_json(beside.read_bytes(), beside.name)
             if isinstance(content, dict) and "architecture" in content:
                 return _parse_description(content["architecture"], content.get("spec"), beside.name)
     return None
 
 
-def _parse_json(text: str, name: str) -> Any:
+def _parse_json(text: str | bytes, name: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
-        raise WeightsError(f"The architecture description in {name} is not valid JSON: {error}.") from error
+    except (ValueError, RecursionError) as error:  # text that is not UTF-8 is a ValueError too
+        raise WeightsError(
+            f"The architecture description in {name} is not valid JSON: {error}. Copy it again from where it was saved."
+        ) from error
 
 
 def _parse_description(architecture: object, spec: object, name: str) -> TaehvSpec:

@@ -1,0 +1,86 @@
+"""From arguments to a command and its exit code: reads the command first and imports what it needs last."""
+
+import argparse
+import errno
+import logging
+import re
+import sys
+
+from tinyworld.cli.commands import check, checkpoint, data, demo, evaluate, reconstruct, report, train
+from tinyworld.core.console import ConsoleHandler
+from tinyworld.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, ConfigError, Interrupted, UserError
+from tinyworld.core.files import STAGING_PREFIX
+from tinyworld.core.version import __version__
+
+COMMANDS = (train, check, demo, reconstruct, evaluate, data, checkpoint, report)
+EXIT_BROKEN_PIPE = 141
+STAGING_NAME = re.compile(rf"{re.escape(STAGING_PREFIX)}\d+-(old-)?")
+"""What a path has in it while it is being written; the user knows it without."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+WHAT_NOW = {
+    errno.EEXIST: "A folder is needed here. Give another path, or remove the file.",
+    errno.ENOTDIR: "A part of this path is a file where a folder is needed. Give another path.",
+    errno.EISDIR: "A file is needed here, and a folder has this name. Give another path.",
+    errno.ENOENT: "Give a path that exists, or one where it can be created.",
+    errno.EACCES: "Give a path that you may read and write, or change its permissions.",
+    errno.EPERM: "Give a path that you may read and write, or change its permissions.",
+    errno.EROFS: "Give a path on a disk that can be written to.",
+    errno.ENAMETOOLONG: "Give a shorter path.",
+    **dict.fromkeys(DISK_FULL, "Make room, or give a path on another disk, and start again."),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with every command; each command module adds its own part."""
+    parser = argparse.ArgumentParser(
+        prog="tinyworld",
+        description="Train and run tiny causal video autoencoders (TAEHV).",
+        epilog="--debug with any command shows the traceback of an error.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"tinyworld {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for module in COMMANDS:
+        module.add_parser(commands)
+    return parser
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run the command that the arguments name and say in one paragraph what went wrong; returns the exit code.
+
+    A traceback is left to errors of the program, and to --debug.
+    """
+    debug = "--debug" in arguments
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[ConsoleHandler()])
+    try:
+        options = build_parser().parse_args([argument for argument in arguments if argument != "--debug"])
+        return int(options.run(options) or 0)
+    except Interrupted as end:
+        print(f"\n{end}. Go on with --run_name {end.folder.name} --resume_from_checkpoint latest.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except UserError as error:
+        if debug:
+            raise
+        print(_paragraph(error), file=sys.stderr)
+        return EXIT_USER_ERROR
+    except BrokenPipeError:
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        if debug or (error.filename is None and error.errno not in DISK_FULL):
+            raise
+        print(_about_file(error), file=sys.stderr)
+        return EXIT_USER_ERROR
+
+
+def _paragraph(error: UserError) -> str:
+    if isinstance(error, ConfigError) and len(error.problems) > 1:
+        lines = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(error.problems, 1))
+        return f"error: {len(error.problems)} problems\n{lines}"
+    return f"error: {error}"
+
+
+def _about_file(error: OSError) -> str:
+    path = error.filename2 or error.filename
+    where = f"{STAGING_NAME.sub('', str(path))}: " if path is not None else ""
+    advice = WHAT_NOW.get(error.errno or 0, "Give another path.")
+    return f"error: {where}{error.strerror or type(error).__name__}. {advice} (--debug shows where it happened.)"
