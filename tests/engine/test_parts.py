@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,10 +69,32 @@ def test_journal_goes_on_after_a_cut_line(tmp_path: Path) -> None:
     assert json.loads(path.read_text().splitlines()[1])["value"] is None
 
 
-def test_one_run_folder_has_one_writer(tmp_path: Path) -> None:
-    with run_module.lock(tmp_path), pytest.raises(ConfigError, match="in use by another"):
-        run_module.lock(tmp_path)
-    run_module.lock(tmp_path).close()
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from tinyworld.engine.run import lock
+held = lock(Path(sys.argv[1]))
+if os.fork() == 0:
+    time.sleep(30)  # a loader process that outlives its parent
+    os._exit(0)
+print("held", flush=True)
+time.sleep(30)
+"""
+
+
+def test_one_run_folder_has_one_writer_until_it_dies(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    try:
+        with pytest.raises(ConfigError, match="in use by another"):
+            run_module.lock(tmp_path)
+        holder.kill()
+        holder.wait()
+        run_module.lock(tmp_path).close()
+    finally:
+        os.killpg(holder.pid, signal.SIGKILL)
 
 
 def test_latest_without_any_run_starts_fresh_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -82,7 +82,13 @@ def main() -> int:
             process.send_signal(signal.SIGKILL)
             process.wait()
             left = sorted(path.name for path in (output / "run").glob("*checkpoint-*")) if output.exists() else []
-            subprocess.run(command(data, output), check=True, capture_output=True)
+            resumed = subprocess.run(command(data, output), capture_output=True, text=True)
+            if resumed.returncode:
+                print(
+                    f"killed after {delay:5.1f} s: the resume ended with {resumed.returncode}\n{resumed.stderr[-2000:]}"
+                )
+                bad += 1
+                continue
             different = differing(expected, final_state(output / "run"))
             bad += bool(different)
             verdict = f"DIFFERENT: {different[:3]}" if different else "bit-identical"

@@ -142,10 +142,14 @@ def _newest_run(output: Path, name: str) -> Path | None:
 
 
 def lock(folder: Path) -> IO[str]:
-    """Hold the run folder for this process; the lock goes with the process, however it ends."""
+    """Hold the run folder for this process; the lock goes with the process, however it ends.
+
+    A record lock (fcntl), which forked loader processes do not inherit: they outlive a killed trainer for a moment.
+    Raises ConfigError while another process holds the folder.
+    """
     file = (folder / ".lock").open("w")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
         raise ConfigError(
