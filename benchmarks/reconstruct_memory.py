@@ -1,6 +1,9 @@
 """Peak memory of a round trip through the full-width model: streaming against parallel, in one run.
 
-    python benchmarks/reconstruct_memory.py [--height 480 --width 832 --frames 81]
+    python benchmarks/reconstruct_memory.py [--height 480 --width 832 --frames 9 --long 81]
+
+Streaming runs on `--frames` and on `--long` frames (its memory must not grow), parallel on `--frames` only (its memory does:
+81 frames of 480 × 832 would need about 30 GiB).
 
 Each form runs in a process of its own (`tinyworld reconstruct` on an mp4 made here, and `Taehv.reconstruct` on the same
 frames); printed are the peaks of resident memory and their ratio. Random weights: memory does not depend on them.
@@ -47,25 +50,30 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--width", type=int, default=832)
-    parser.add_argument("--frames", type=int, default=81)
+    parser.add_argument("--frames", type=int, default=9)
+    parser.add_argument("--long", type=int, default=81)
     parser.add_argument("--one", nargs=2, metavar=("FORM", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(run_one(options.one[0], Path(options.one[1]))))
         return
-    with tempfile.TemporaryDirectory() as name:
-        make_inputs(Path(name), options.height, options.width, options.frames)
-        peaks = {}
-        for form in ("streaming", "parallel"):
-            done = subprocess.run([sys.executable, __file__, "--one", form, name], capture_output=True, text=True)
-            if done.returncode:
-                print(f"{form}: ended with code {done.returncode} (killed for memory?)")
-                continue
-            found = json.loads(done.stdout.splitlines()[-1])
-            peaks[form] = found["peak_mib"]
-            print(f"{form}: {found['frames']} frames back, peak {found['peak_mib']:.0f} MiB")
-    if len(peaks) == 2:
-        print(f"parallel / streaming: {peaks['parallel'] / peaks['streaming']:.1f}x")
+    peaks = {}
+    for form, frames in (("streaming", options.frames), ("streaming", options.long), ("parallel", options.frames)):
+        with tempfile.TemporaryDirectory() as name:
+            make_inputs(Path(name), options.height, options.width, frames)
+            done = subprocess.run(
+                [sys.executable, __file__, "--one", form, name], capture_output=True, text=True, check=True
+            )
+        found = json.loads(done.stdout.splitlines()[-1])
+        peaks[form, frames] = found["peak_mib"]
+        print(f"{form:<10} {frames:3d} frames: {found['frames']} back, peak {found['peak_mib']:.0f} MiB", flush=True)
+    short, long, parallel = (
+        peaks["streaming", options.frames],
+        peaks["streaming", options.long],
+        peaks["parallel", options.frames],
+    )
+    print(f"streaming, {options.long} / {options.frames} frames: {long / short:.2f}x")
+    print(f"parallel / streaming at {options.frames} frames: {parallel / short:.1f}x")
 
 
 if __name__ == "__main__":
