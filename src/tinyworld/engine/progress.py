@@ -16,8 +16,7 @@ class TrainingProgress:
         self._start, self._total, self._began = start, total, time.monotonic()
         self._live = CONSOLE.is_terminal and dist.is_main()
         self._bar = Progress(
-            TextColumn("train"),
-            BarColumn(),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
@@ -35,8 +34,12 @@ class TrainingProgress:
     def __exit__(self, *_exc: object) -> None:
         self._bar.stop()
 
-    def update(self, step: int, note: str) -> None:
-        self._bar.update(self._task, completed=step, note=note)
+    def update(self, step: int, note: str | None = None) -> None:
+        """Move the bar; without a note the last one stays."""
+        if note is None:
+            self._bar.update(self._task, completed=step)
+        else:
+            self._bar.update(self._task, completed=step, note=note)
 
     def line(self, step: int, facts: dict[str, Any]) -> None:
         """One log line; on a terminal it goes to the log file only, the bar shows the same."""

@@ -173,7 +173,7 @@ class Trainer:
         state, training = self.state, self.recipe.training
         due = self._due(training.log_steps) or self._due(training.memory_log_steps)
         if not (due or state.step == training.max_train_steps or self._due(self.recipe.validation.validation_steps)):
-            progress.update(state.step, "")
+            progress.update(state.step)
             return
         means = dist.mean_over_ranks(self.window.means())
         facts: dict[str, Any] = {
