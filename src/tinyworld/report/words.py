@@ -42,7 +42,9 @@ def duration(seconds: Any) -> str:
     minutes, hours, days = int(known) // 60, int(known) // 3600, int(known) // 86400
     if days:
         return f"{days} d {hours % 24} h"
-    return f"{hours} h {minutes % 60:02d} min" if hours else f"{minutes} min {int(known) % 60} s"
+    if hours:
+        return f"{hours} h {minutes % 60:02d} min"
+    return f"{minutes} min" if minutes >= 10 else f"{minutes} min {int(known) % 60} s"
 
 
 def moment(seconds: Any) -> str:
