@@ -20,3 +20,9 @@ def run(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("output")
     assert main(["train", "taehv_demo", f"--data_root={clips}", f"--output_dir={output}", *SMALL]) == 0
     return output / "run"
+
+
+@pytest.fixture(autouse=True)
+def _own_working_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands write below the working directory unless told otherwise; the checkout stays clean."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
