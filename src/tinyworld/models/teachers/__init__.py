@@ -1,0 +1,10 @@
+"""Frozen reference video VAEs behind one interface: what a student learns its latents from.
+
+`read_facts` says what a teacher is from its config alone, `open_teacher` loads it.
+"""
+
+from tinyworld.models.teachers.facts import SUPPORTED, TeacherFacts, read_facts
+from tinyworld.models.teachers.latents import Convention, Posterior
+from tinyworld.models.teachers.teacher import Teacher, open_teacher
+
+__all__ = ["SUPPORTED", "Convention", "Posterior", "Teacher", "TeacherFacts", "open_teacher", "read_facts"]
