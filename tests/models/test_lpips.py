@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -118,6 +119,44 @@ def test_a_safetensors_backbone_is_the_same(backbones: dict[str, Path], tmp_path
 def test_a_missing_backbone_names_the_path_and_the_key(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match=r"nowhere\.pth.*vgg16.*validation\.lpips_backbone"):
         LPIPS(tmp_path / "nowhere.pth")
+
+
+def test_a_hub_id_is_fetched(backbones: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm's repository: torchvision's feature names beside other heads."""
+    state = torchvision_state("vgg") | {"pre_logits.fc1.weight": torch.zeros(4, 4), "head.fc.bias": torch.zeros(4)}
+    save_file(state, tmp_path / "model.safetensors")
+    asked = []
+
+    def download(repo_id: str, filename: str) -> str:
+        asked.append((repo_id, filename))
+        return str(tmp_path / "model.safetensors")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    a, b = pictures(seed=1), pictures(seed=2)
+    torch.testing.assert_close(LPIPS("timm/vgg16.tv_in1k")(a, b), LPIPS(backbones["vgg"])(a, b), rtol=0, atol=0)
+    assert asked == [("timm/vgg16.tv_in1k", "model.safetensors")]
+
+
+def test_a_hub_id_without_a_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    message = r"LocalEntryNotFoundError.*hf download timm/vgg16\.tv_in1k model\.safetensors.*validation\.lpips_backbone"
+    with pytest.raises(MissingFileError, match=message) as caught:
+        LPIPS("timm/vgg16.tv_in1k")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_comes_before_a_hub_id(
+    backbones: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_: pytest.fail("nothing may be fetched"))
+    (tmp_path / "owner").mkdir()
+    (tmp_path / "owner" / "vgg").symlink_to(backbones["vgg"])
+    monkeypatch.chdir(tmp_path)
+    LPIPS("owner/vgg")
+    for name in ("owner/missing.pth", "/owner/missing", "a/b/c", "plain", "./owner/missing", "owner"):
+        with pytest.raises(MissingFileError, match="no such file"):
+            LPIPS(name)
 
 
 def test_another_network_is_refused(backbones: dict[str, Path], tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 Structure, feature layers and input constants are facts of the authors' reference, github.com/richzhang/
 PerceptualSimilarity. The linear heads are the ones that torchmetrics ships; the ImageNet backbone is the user's file in
-torchvision's format (`vgg16-*.pth`, `alexnet-*.pth`, or the same as safetensors). Nothing is downloaded.
+torchvision's format (`vgg16-*.pth`, `alexnet-*.pth`, or the same as safetensors), or a repository of the Hugging Face
+hub with such a file (timm/vgg16.tv_in1k holds torchvision's VGG16). Nothing is downloaded but what the user names.
 """
 
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +22,9 @@ from tinyworld.core.errors import MissingFileError, WeightsError
 INPUT_SHIFT = (-0.030, -0.088, -0.188)
 INPUT_SCALE = (0.458, 0.448, 0.450)
 """Per RGB channel, the scaling layer of the reference: it sees (2x - 1 - shift) / scale of a picture x in [0, 1]."""
+HUB_FILE = "model.safetensors"
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_FILE_ENDINGS = (".pth", ".pt", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -58,19 +63,20 @@ def _alexnet() -> _Stack:
 class LPIPS(nn.Module):
     """Perceptual distance between pictures: 0 for equal ones, about 0.1 for a good and 0.5 for a poor reconstruction.
 
-    backbone_path: weights of torchvision's VGG16 ("vgg") or AlexNet ("alex"); classifier weights in it are ignored.
-    All parameters are frozen; gradients flow to the pictures. Raises MissingFileError when the backbone or the heads
-    are not there, WeightsError when the file is not such a network.
+    path_or_hub: weights of torchvision's VGG16 ("vgg") or AlexNet ("alex"), as a file or as a hub id "owner/name" whose
+    HUB_FILE holds them; an existing file comes first. Classifier weights in it are ignored. All parameters are frozen;
+    gradients flow to the pictures. Raises MissingFileError when the backbone or the heads are not there, WeightsError
+    when the file is not such a network.
     """
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, backbone_path: str | Path, net: Literal["vgg", "alex"] = "vgg") -> None:
+    def __init__(self, path_or_hub: str | Path, net: Literal["vgg", "alex"] = "vgg") -> None:
         super().__init__()
         stack = {"vgg": _vgg16, "alex": _alexnet}[net]()
         self.features, self.taps, self.smallest = stack.layers, stack.taps, stack.smallest
-        self.features.load_state_dict(_backbone(Path(backbone_path), net, self.features.state_dict()))
+        self.features.load_state_dict(_backbone(_locate(path_or_hub, net), net, self.features.state_dict()))
         self.heads = nn.ParameterList(_heads(net, stack.channels))
         self.register_buffer("shift", torch.tensor(INPUT_SHIFT).view(3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(INPUT_SCALE).view(3, 1, 1), persistent=False)
@@ -98,25 +104,44 @@ class LPIPS(nn.Module):
         return torch.stack([self(p, t).double().mean() for p, t in zip(prediction, target, strict=True)])
 
     def _distance(self, prediction: Tensor, target: Tensor) -> Tensor:
-        x = ((2 * torch.cat([prediction, target]) - 1) - self.shift) / self.scale
+        # Side by side rather than as one batch: a target without gradient then costs no backward pass.
+        x, y = (((2 * pictures - 1) - self.shift) / self.scale for pictures in (prediction, target))
         total = torch.zeros(len(target), device=x.device)
         heads = iter(self.heads)
         for index, layer in enumerate(self.features):
-            x = layer(x)
+            x, y = layer(x), layer(y)
             if index in self.taps:
-                first, second = F.normalize(x.float(), dim=1, eps=1e-10).chunk(2)
+                first, second = (F.normalize(features.float(), dim=1, eps=1e-10) for features in (x, y))
                 total = total + ((first - second).square() * next(heads)).sum(dim=1).mean(dim=(1, 2))
         return total
 
 
+def _locate(path_or_hub: str | Path, net: str) -> Path:
+    """The backbone's file; fetched from the hub (or its local cache) when nothing but a hub id goes by that name."""
+    path, name = Path(path_or_hub).expanduser(), str(path_or_hub)
+    if path.is_file():
+        return path
+    ours = (
+        f"the path of torchvision's ImageNet weights ({'vgg16' if net == 'vgg' else 'alexnet'}-….pth, or the same as "
+        ".safetensors) in validation.lpips_backbone, or leave the key out to validate without LPIPS."
+    )
+    if path.exists() or name.endswith(_FILE_ENDINGS) or not _HUB_ID.fullmatch(name):
+        raise MissingFileError(f"LPIPS has no {net} backbone at {path}: no such file. Give {ours}")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, HUB_FILE))
+    except Exception as error:  # the hub's client fails in dozens of ways; all of them leave us without weights
+        reason = next(iter(str(error).splitlines()), "")
+        raise MissingFileError(
+            f"LPIPS has no {net} backbone at {path}: no such file, and the Hugging Face hub did not give {HUB_FILE} of "
+            f"{name} ({type(error).__name__}: {reason}). Fetch it where there is a network (hf download {name} "
+            f"{HUB_FILE}) and copy it here, then give its path; or give {ours}"
+        ) from error
+
+
 def _backbone(path: Path, net: str, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     """The feature weights in the user's file, checked against the architecture name by name and shape by shape."""
-    if not path.is_file():
-        raise MissingFileError(
-            f"LPIPS has no {net} backbone at {path}. Give the path of torchvision's ImageNet weights "
-            f"({'vgg16' if net == 'vgg' else 'alexnet'}-….pth, or the same as .safetensors) in "
-            "validation.lpips_backbone, or leave the key out to validate without LPIPS."
-        )
     try:
         plain = path.suffix == ".safetensors"
         state = load_file(path) if plain else torch.load(path, map_location="cpu", weights_only=True)
