@@ -21,6 +21,47 @@ class FakeBatch:
     faults: list[tuple[str, str]] = field(default_factory=list)
 
 
+class FakeHelper:
+    """An auxiliary with something to train and something to remember: the mean of what the steps showed it."""
+
+    def __init__(self) -> None:
+        self.weight, self.memory = torch.zeros(8), torch.zeros(0, 8)
+        self.shown: list[Tensor] = []
+        self.generator = torch.Generator().manual_seed(5)
+
+    def to(self, device: torch.device) -> None:
+        self.weight = self.weight.to(device)
+
+    def show(self, inputs: Tensor) -> None:
+        self.shown.append(inputs.mean(0))
+
+    def learn(self) -> dict[str, float]:
+        if not self.shown:
+            return {}
+        fresh = torch.stack(self.shown)
+        self.shown = []
+        self.memory = torch.cat([self.memory, fresh])[-6:]
+        pick = torch.randint(len(self.memory), (1,), generator=self.generator)
+        self.weight = torch.lerp(self.weight, self.memory[pick[0]], 0.1)
+        return {"helper/memory": float(len(self.memory))}
+
+    def forget(self) -> None:
+        self.shown = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"weight": self.weight}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.weight = state["weight"]
+
+    def rank_state(self) -> dict[str, Any]:
+        return {"memory": self.memory, "generator": self.generator.get_state()}
+
+    def load_rank_state(self, state: dict[str, Any]) -> None:
+        self.memory = state["memory"]
+        self.generator.set_state(state["generator"])
+
+
 class FakeTask:
     """Fits y = sum(x) with noise drawn from the global generator, so that its state matters."""
 
@@ -30,11 +71,12 @@ class FakeTask:
         torch.manual_seed(0)
         self.model = nn.Linear(8, 1)
         self.poison, self.batch, self.accumulation = poison, batch, accumulation
+        self.helper = FakeHelper()
         self.order: list[str] = []
         self.step_hook = lambda step: None
 
     def roles(self) -> Roles:
-        return Roles(self.model)
+        return Roles(self.model, {"helper": self.helper})
 
     def describe(self) -> dict[str, Any]:
         return {"clips": 1}
@@ -54,8 +96,9 @@ class FakeTask:
                 FakeBatch(inputs[i :: self.accumulation], ids[i :: self.accumulation]) for i in range(self.accumulation)
             ]
 
-    def step(self, model: nn.Module, batch: FakeBatch, device: torch.device) -> Losses:
+    def step(self, model: nn.Module, batch: FakeBatch, device: torch.device, done: int) -> Losses:
         self.order += batch.ids
+        self.helper.show(batch.inputs)
         wanted = batch.inputs.sum(1, keepdim=True)
         return Losses({"fit": (model(batch.inputs + 0.01 * torch.randn_like(batch.inputs)) - wanted).square().mean()})
 

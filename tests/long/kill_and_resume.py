@@ -49,7 +49,7 @@ def final_state(run: Path) -> dict[str, torch.Tensor]:
     trainer = torch.load(folder / "state" / "trainer.pt", weights_only=True)
     for index, moments in trainer["optimizer"]["state"].items():
         state |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
-    state["random"] = torch.load(folder / "state" / "rng.pt", weights_only=True)[0]["torch"]
+    state["random"] = torch.load(folder / "state" / "rng-rank0.pt", weights_only=True)["torch"]
     history = json.loads((run / "validation_history.json").read_text())
     numbers = [[clip["psnr"], clip["ssim"], clip["flicker"]] for entry in history for clip in entry["clips"]]
     state["validation"] = torch.tensor(numbers, dtype=torch.float64)

@@ -91,6 +91,22 @@ def on_main(work: Callable[[], T]) -> T:
     return result  # type: ignore[return-value]
 
 
+def together(work: Callable[[], T]) -> T:
+    """Do something on every rank; when it fails on any of them, every rank raises and none goes on alone."""
+    result: T | None = None
+    failure: Exception | None = None
+    try:
+        result = work()
+    except Exception as error:
+        if not active():
+            raise
+        failure = error
+    first = next((other for other in gather(failure) if other is not None), None)
+    if first is not None:
+        raise failure or first
+    return result  # type: ignore[return-value]
+
+
 def barrier(name: str) -> None:
     """Wait until every rank is at the same named place. Two ranks at different places end in an error, not in a hang."""
     if not active():

@@ -1,6 +1,7 @@
 """Hugging Face Accelerate, set up from a recipe: device, precision, accumulation, trackers."""
 
 import importlib.util
+import os
 import platform
 from pathlib import Path
 
@@ -26,6 +27,13 @@ def require(recipe: Recipe) -> None:
         )
 
 
+def training_device(recipe: Recipe) -> torch.device:
+    """The device that `build` will train on, for what has to run before."""
+    if recipe.run.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
 def build(recipe: Recipe) -> Accelerator:
     """The accelerator for this recipe. Raises as `require`."""
     require(recipe)
@@ -33,7 +41,7 @@ def build(recipe: Recipe) -> Accelerator:
     if run.cpu_threads > 0:
         torch.set_num_threads(run.cpu_threads)
     return Accelerator(
-        cpu=run.device == "cpu" or not torch.cuda.is_available(),
+        cpu=training_device(recipe).type == "cpu",
         mixed_precision=training.mixed_precision,
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         step_scheduler_with_optimizer=False,

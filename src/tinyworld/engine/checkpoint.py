@@ -4,10 +4,12 @@ checkpoint-N/ holds N finished steps:
   model.safetensors      the fp32 master weights, public key names
   ema.safetensors        their moving average, when ema_decay > 0
   state/trainer.pt       optimizer, training state (plain values and tensors; loads with weights_only)
-  state/rng.pt           the random state of each rank
+  state/rng-rank0.pt …   the random state of each rank
+  state/NAME.pt          an auxiliary's networks and optimizer; state/NAME-rank0.pt …: what only that rank knows of it
   manifest.json          sizes and SHA-256 of all of these, the step, the task's fingerprint; written last
 """
 
+import contextlib
 import re
 import shutil
 from collections.abc import Callable
@@ -17,11 +19,12 @@ from typing import Any
 
 import torch
 
-from tinyworld.core import files
+from tinyworld.core import dist, files
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import CheckpointError
 
 NAME = re.compile(r"^checkpoint-(\d+)$")
+STATE = "state"
 
 
 @dataclass(frozen=True)
@@ -67,31 +70,58 @@ def save(
     run: Path,
     step: int,
     write_weights: dict[str, Callable[[Path], None]],
-    trainer: dict[str, Any],
-    rng_of_ranks: list[dict[str, Any]],
+    states: dict[str, Any],
+    rank_states: dict[str, Any],
     fingerprint: dict[str, Any],
 ) -> Path:
     """Write checkpoint-`step` and point step-N.safetensors and latest.safetensors at its best weights (the average when
-    there is one). `write_weights` maps 'model' and optionally 'ema' to a function that writes that file.
+    there is one). Every rank calls it and writes its own part; when one cannot, none has a checkpoint.
+
+    write_weights: 'model' and optionally 'ema' → a function that writes that file. states: name → what the main rank
+    writes to state/. rank_states: name → what each rank does, as NAME-rank<k>.
     """
     final = run / f"checkpoint-{step}"
-    with files.staged_folder(final, {"step": step, "fingerprint": fingerprint}) as folder:
-        for name, write in write_weights.items():
-            write(folder / f"{name}.safetensors")
-        (folder / "state").mkdir()
-        torch.save(trainer, folder / "state" / "trainer.pt")
-        torch.save(rng_of_ranks, folder / "state" / "rng.pt")
-    problems = files.verify_folder(final)
-    if problems:
-        raise CheckpointError(f"{final} was written but does not read back: {'; '.join(problems)}. Check the disk.")
-    weights = final / ("ema.safetensors" if "ema" in write_weights else "model.safetensors")
-    files.hard_link(weights, run / f"step-{step}.safetensors")
-    files.hard_link(weights, run / "latest.safetensors")
+    with contextlib.ExitStack() as stack:
+        about = {"step": step, "fingerprint": fingerprint}
+        folder = dist.on_main(lambda: _begin(stack, final, about))
+        dist.together(lambda: _write(folder, write_weights, states, rank_states))
+        dist.on_main(stack.close)
+    dist.on_main(lambda: _link(run, final, step, "ema" if "ema" in write_weights else "model"))
     return final
 
 
-def load(path: Path, fingerprint: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Trainer state and random states of a checkpoint. Raises CheckpointError when damaged or of another task."""
+def _begin(stack: contextlib.ExitStack, final: Path, about: dict[str, Any]) -> Path:
+    folder = stack.enter_context(files.staged_folder(final, about))
+    (folder / STATE).mkdir()
+    return folder
+
+
+def _write(
+    folder: Path, weights: dict[str, Callable[[Path], None]], states: dict[str, Any], rank_states: dict[str, Any]
+) -> None:
+    for name, state in rank_states.items():
+        torch.save(state, folder / STATE / _of_rank(name))
+    if dist.is_main():
+        for name, write in weights.items():
+            write(folder / f"{name}.safetensors")
+        for name, state in states.items():
+            torch.save(state, folder / STATE / f"{name}.pt")
+
+
+def _of_rank(name: str) -> str:
+    return f"{name}-rank{dist.rank()}.pt"
+
+
+def _link(run: Path, final: Path, step: int, kind: str) -> None:
+    problems = files.verify_folder(final)
+    if problems:
+        raise CheckpointError(f"{final} was written but does not read back: {'; '.join(problems)}. Check the disk.")
+    for link in (f"step-{step}.safetensors", "latest.safetensors"):
+        files.hard_link(final / f"{kind}.safetensors", run / link)
+
+
+def check(path: Path, fingerprint: dict[str, Any]) -> None:
+    """Raise CheckpointError when a checkpoint is damaged or of another task."""
     problems = files.verify_folder(path)
     if problems:
         raise CheckpointError(
@@ -110,9 +140,20 @@ def load(path: Path, fingerprint: dict[str, Any]) -> tuple[dict[str, Any], list[
             "Restore these settings, or start a new run from its weights with --pretrained_model_path "
             f"{path / 'model.safetensors'}."
         )
-    trainer = torch.load(path / "state" / "trainer.pt", map_location="cpu", weights_only=True)
-    rng_of_ranks = torch.load(path / "state" / "rng.pt", map_location="cpu", weights_only=True)
-    return trainer, rng_of_ranks
+
+
+def read_state(path: Path, name: str) -> Any:
+    """What `save` was given as states[name]; None when there is none."""
+    return _read(path / STATE / f"{name}.pt")
+
+
+def read_rank_state(path: Path, name: str) -> Any:
+    """What this rank gave as rank_states[name]; None when the checkpoint comes from fewer ranks."""
+    return _read(path / STATE / _of_rank(name))
+
+
+def _read(file: Path) -> Any:
+    return torch.load(file, map_location="cpu", weights_only=True) if file.exists() else None
 
 
 def prune(run: Path, keep: int) -> list[Path]:

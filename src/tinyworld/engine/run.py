@@ -90,7 +90,7 @@ def start_from(plan: RunPlan, config: str, journal: Journal) -> None:
     step = checkpoint.inspect(plan.checkpoint).step if plan.checkpoint and not plan.is_branch else 0
     later = [path for path in checkpoint.listing(plan.folder) if checkpoint.step_of(path) > step]
     if later:
-        aside = plan.folder / ABANDONED / time.strftime("%Y%m%d-%H%M%S")
+        aside = _unused(plan.folder / ABANDONED / time.strftime("%Y%m%d-%H%M%S"))
         aside.mkdir(parents=True)
         for path in later:
             path.rename(aside / path.name)
@@ -127,12 +127,16 @@ def _holds_a_run(folder: Path) -> bool:
 
 
 def _fresh_name(output: Path, name: str) -> Path:
-    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder, count = output / stem, 1
-    while folder.exists():
+    return _unused(output / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def _unused(folder: Path) -> Path:
+    """The folder, or with -2, -3, … behind its name when two are wanted within one second."""
+    found, count = folder, 1
+    while found.exists():
         count += 1
-        folder = output / f"{stem}-{count}"
-    return folder
+        found = folder.with_name(f"{folder.name}-{count}")
+    return found
 
 
 def _newest_run(output: Path, name: str) -> Path | None:

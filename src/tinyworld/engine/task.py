@@ -9,16 +9,43 @@ import torch
 from torch import Tensor, nn
 
 
+class Auxiliary(Protocol):
+    """A helper of the task that trains itself beside the model, such as a discriminator: networks, an optimizer and
+    memory of its own. Never prepared by the engine; what keeps it equal on all ranks is its own business."""
+
+    def to(self, device: torch.device) -> None:
+        """Move networks and optimizer state to the training device."""
+
+    def learn(self) -> dict[str, float]:
+        """After each successful optimizer step, on every rank: its own update, from what the step's micro-batches showed
+        it. Numbers to log, the same names on all ranks."""
+
+    def forget(self) -> None:
+        """The step was skipped on all ranks: drop what it showed."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is equal on all ranks, as tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def rank_state(self) -> dict[str, Any]:
+        """What only this rank knows (its share of a replay buffer, its generators), as tensors and plain values."""
+
+    def load_rank_state(self, state: dict[str, Any]) -> None: ...
+
+
 @dataclass
 class Roles:
     """Which module is what, so that each gets the treatment it needs and no other.
 
     trainable: prepared by the engine (device, DDP, autocast), optimised, averaged, saved. Only its `forward` is called in
         training: any other method would bypass the gradient all-reduce.
+    auxiliary: trains itself; moved to the device, told of each step, saved and restored.
     frozen: moved to the device and set to evaluation mode; never prepared, never saved.
     """
 
     trainable: nn.Module
+    auxiliary: Mapping[str, Auxiliary] = field(default_factory=dict)
     frozen: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
@@ -67,8 +94,8 @@ class Task(Protocol):
     def batches(self, start_step: int, stop_step: int, rank: int, world: int) -> Iterator[Sequence[Batch]]:
         """The micro-batches of each optimizer step from `start_step` on; a pure function of the step."""
 
-    def step(self, model: nn.Module, batch: Any, device: torch.device) -> Losses:
-        """Losses of one micro-batch. `model` is the prepared trainable module."""
+    def step(self, model: nn.Module, batch: Any, device: torch.device, done: int) -> Losses:
+        """Losses of one micro-batch. `model` is the prepared trainable module; `done` optimizer steps came before."""
 
     def check_faults(self, faults: Mapping[str, str]) -> None:
         """Raise DataError when more clips failed (path → reason) than the budget allows."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from tinyworld.config.schema import Recipe
 from tinyworld.core import dist, files, rng
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import CheckpointError, Interrupted
-from tinyworld.engine import checkpoint, schedule
+from tinyworld.engine import checkpoint, preflight, schedule
+from tinyworld.engine.auxiliaries import Auxiliaries
 from tinyworld.engine.averaging import averaged
 from tinyworld.engine.evaluate import Validator
 from tinyworld.engine.guard import NonFiniteGuard
@@ -43,11 +45,15 @@ class Trainer:
         for frozen in roles.frozen.values():
             frozen.requires_grad_(False).eval().to(self.device)
         self.raw = roles.trainable.to(self.device)
+        self.auxiliaries = Auxiliaries(roles.auxiliary, self.device)
         self.state = TrainingState()
-        saved = checkpoint.load(plan.checkpoint, task.fingerprint()) if plan.checkpoint else None
+        saved: dict[str, Any] | None = None
+        if plan.checkpoint:
+            checkpoint.check(plan.checkpoint, task.fingerprint())
+            saved = checkpoint.read_state(plan.checkpoint, "trainer")
         if plan.checkpoint and saved:
             task.load_weights(self.raw, plan.checkpoint / "model.safetensors")
-            self.state = TrainingState.from_dict(saved[0]["state"])
+            self.state = TrainingState.from_dict(saved["state"])
             if plan.is_branch:  # the best model so far stays in the run that made it; this run finds its own
                 self.state.best_value = self.state.best_step = None
                 self.state.validations_without_improvement = 0
@@ -57,7 +63,7 @@ class Trainer:
         optimizer = schedule.build_optimizer(self.parameters, recipe.optimizer)
         self.model, self.optimizer = accelerator.prepare(self.raw, optimizer)
         if plan.checkpoint and saved:
-            self._restore(plan.checkpoint, *saved)
+            self._restore(plan.checkpoint, saved)
         self.guard = NonFiniteGuard(recipe.training.max_skipped_steps, self.state.skipped_in_a_row)
         self.validator = Validator(task, recipe.validation, self.folder, self.device)
         self.window = Window()
@@ -68,7 +74,7 @@ class Trainer:
         """The module that is validated, saved as step-N and exported: the moving average when there is one."""
         return self.average.module if self.average is not None else self.raw
 
-    def _restore(self, path: Path, trainer: dict[str, Any], rng_of_ranks: list[dict[str, Any]]) -> None:
+    def _restore(self, path: Path, trainer: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(trainer["optimizer"])
         schedule.apply_settings(self.optimizer, self.recipe.optimizer)
         if self.average is not None:
@@ -79,8 +85,10 @@ class Trainer:
                 )
             self.task.load_weights(self.average.module, path / "ema.safetensors")
             self.average.n_averaged.fill_(trainer["averaged_updates"])
-        if dist.rank() < len(rng_of_ranks):
-            rng.restore(rng_of_ranks[dist.rank()])
+        self.auxiliaries.restore(path)
+        generators = checkpoint.read_rank_state(path, "rng")
+        if generators is not None:
+            rng.restore(generators)
 
     def fit(self, stop: StopRequest) -> str:
         """Train until max_train_steps, early stopping or a signal; returns the reason. Everything is saved on return."""
@@ -94,6 +102,8 @@ class Trainer:
         with TrainingProgress(self.state.step, config.max_train_steps) as progress:
             for micro_batches in batches:
                 fetched = time.monotonic()
+                if self.state.step == 0:
+                    self._preflight(micro_batches[0])
                 self._step(micro_batches)
                 self.window.add({"seconds_per_step": time.monotonic() - waited, "data_seconds": fetched - waited})
                 self._log(progress)
@@ -121,6 +131,16 @@ class Trainer:
     def _validated(self) -> bool:
         return bool(self.state.history) and self.state.history[-1]["step"] == self.state.step
 
+    def _preflight(self, batch: Batch) -> None:
+        """Log what each loss term weighs in the first gradient; leaves no trace in the training."""
+        with rng.isolated(rng.derive_seed("preflight", dist.rank())):
+            rows = preflight.measure(self.raw, self.task.step(self.raw, batch, self.device, self.state.step))
+        self.auxiliaries.forget()
+        self.journal.write("preflight", self.state.step, terms=[asdict(row) for row in rows])
+        LOGGER.info("shares of the gradient on the first batch:\n%s", preflight.table(rows))
+        for warning in preflight.warnings(rows):
+            LOGGER.warning("warning: %s", warning)
+
     def _step(self, micro_batches: Sequence[Batch]) -> None:
         """One optimizer step over the accumulated micro-batches, or a skip that all ranks agree on."""
         state, training = self.state, self.recipe.training
@@ -130,7 +150,7 @@ class Trainer:
         for batch in micro_batches:
             self._note_faults(batch)
             with self.accelerator.accumulate(self.model):
-                losses = self.task.step(self.model, batch, self.device)
+                losses = self.task.step(self.model, batch, self.device, state.step)
                 total = losses.total
                 self.accelerator.backward(total)
                 values = {f"losses/{name}": term for name, term in losses.terms.items()}
@@ -145,13 +165,14 @@ class Trainer:
             self.optimizer.step()
             if self.average is not None:
                 self.average.update_parameters(self.raw)
-            self.window.add({**means, "gradient_norm": norm, "learning_rate": rate})
+            self.window.add({**means, **self.auxiliaries.learn(), "gradient_norm": norm, "learning_rate": rate})
         self.optimizer.zero_grad()
         state.skipped_in_a_row = self.guard.in_a_row
         state.step += 1
         state.samples_seen += sum(len(batch.ids) for batch in micro_batches) * dist.world_size()
 
     def _skip(self, ids: list[str], loss: float, norm: float) -> None:
+        self.auxiliaries.forget()
         self.state.skipped_total += 1
         all_ids = [sample for part in dist.gather(ids) for sample in part]
         reason = f"loss {loss}, gradient norm {norm}"
@@ -207,22 +228,25 @@ class Trainer:
         LOGGER.info("validation at step %d: %s  (baseline: %s)", self.state.step, shown, baseline)
 
     def _save(self) -> Path:
-        """Checkpoint of everything, by the main rank; the others wait for it."""
+        """Checkpoint of everything; every rank adds what only it knows."""
         began = time.monotonic()
-        path = self.folder / f"checkpoint-{self.state.step}"
-        rng_of_ranks = dist.gather(rng.capture())
-        if dist.is_main():
-            writers = {"model": lambda file: self.task.save_weights(self.raw, file)}
-            if self.average is not None:
-                writers["ema"] = lambda file: self.task.save_weights(self.evaluated, file)
-            trainer = {
-                "optimizer": self.optimizer.state_dict(),
-                "state": self.state.to_dict(),
-                "averaged_updates": int(self.average.n_averaged) if self.average is not None else 0,
-            }
-            checkpoint.save(self.folder, self.state.step, writers, trainer, rng_of_ranks, self.task.fingerprint())
-            checkpoint.prune(self.folder, self.recipe.checkpoint.checkpoints_total_limit)
-        dist.barrier("checkpoint saved")
+        writers = {"model": lambda file: self.task.save_weights(self.raw, file)}
+        if self.average is not None:
+            writers["ema"] = lambda file: self.task.save_weights(self.evaluated, file)
+        trainer = {
+            "optimizer": self.optimizer.state_dict(),
+            "state": self.state.to_dict(),
+            "averaged_updates": int(self.average.n_averaged) if self.average is not None else 0,
+        }
+        path = checkpoint.save(
+            self.folder,
+            self.state.step,
+            writers,
+            {"trainer": trainer, **self.auxiliaries.states()},
+            {"rng": rng.capture(), **self.auxiliaries.rank_states()},
+            self.task.fingerprint(),
+        )
+        dist.on_main(lambda: checkpoint.prune(self.folder, self.recipe.checkpoint.checkpoints_total_limit))
         size = checkpoint.inspect(path).bytes if dist.is_main() else 0
         seconds = round(time.monotonic() - began, 3)
         self.journal.write("checkpoint", self.state.step, path=path.name, seconds=seconds, bytes=size)

@@ -1,0 +1,67 @@
+"""Shares of the loss terms in the first gradient."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.engine.fake import FakeBatch, FakeTask, fake_recipe
+from tinyworld.engine import preflight
+from tinyworld.engine.loop import run_training
+from tinyworld.engine.task import Losses
+
+
+class TwoParts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(2, 1, bias=False)
+        self.decoder = nn.Linear(1, 2, bias=False)
+
+
+def rows(strong: float, weak: float) -> list[preflight.TermShare]:
+    """A term on the decoder through the encoder, and one on the encoder alone."""
+    model = TwoParts()
+    with torch.no_grad():
+        model.encoder.weight.copy_(torch.tensor([[1.0, 0.0]]))
+        model.decoder.weight.copy_(torch.tensor([[1.0], [0.0]]))
+    x: Tensor = torch.tensor([[1.0, 1.0]])
+    code = model.encoder(x)
+    terms = {"pixels": strong * model.decoder(code).sum(), "code": weak * code.sum(), "off": 0.0 * code.sum().detach()}
+    return preflight.measure(model, Losses(terms))
+
+
+def test_shares_are_those_of_the_gradient_norms_in_each_part() -> None:
+    pixels, code, off = rows(strong=3.0, weak=1.0)
+    assert pixels.shares == pytest.approx({"encoder": 0.75, "decoder": 1.0})  # d/d encoder: 3·(1, 1) against (1, 1)
+    assert code.shares == pytest.approx({"encoder": 0.25})
+    assert off.shares == {} and off.value == 0
+    assert preflight.warnings([pixels, code]) == []
+
+
+def test_a_drowned_term_and_the_one_that_drowns_it_are_named() -> None:
+    found = preflight.warnings(rows(strong=1000.0, weak=1.0))
+    assert len(found) == 2
+    assert "pixels term has 99.9% of the encoder's gradient" in found[0]
+    assert "code term has 0.10% of the gradient" in found[1]
+
+
+def test_the_table_names_terms_and_parts() -> None:
+    text = preflight.table(rows(3.0, 1.0))
+    assert text.splitlines()[0].split() == ["loss", "term", "value", "encoder", "decoder"]
+    assert "75.0%" in text and "–" in text
+
+
+def test_a_run_writes_it_once_before_step_1_and_is_not_changed_by_it(tmp_path: Path) -> None:
+    class Plain(FakeTask):
+        def step(self, model: nn.Module, batch: FakeBatch, device: torch.device, done: int) -> Losses:
+            steps.append(done)
+            return super().step(model, batch, device, done)
+
+    steps: list[int] = []
+    run_training(Plain(), fake_recipe(tmp_path))
+    assert steps[:3] == [0, 0, 1]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
+    found = [line for line in lines if line["event"] == "preflight"]
+    assert len(found) == 1 and found[0]["terms"][0]["shares"] == {"weight": 1.0, "bias": 1.0}
