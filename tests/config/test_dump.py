@@ -16,7 +16,7 @@ from tinyworld.core.errors import ConfigError
 
 @pytest.mark.parametrize("name", bundled_recipes())
 def test_a_dump_reads_back_equal(name: str, tmp_path: Path) -> None:
-    recipe = load_recipe(name, {"data_root": "clips", "frame_steps": "1,2", "buckets": "[[64,64,12],[128,64,16]]"})
+    recipe = load_recipe(name, {"data_root": "clips", "frame_steps": "1,2", "buckets": "[[64,64,12],[128,64,20]]"})
     (tmp_path / "config.yaml").write_text(to_yaml(recipe), encoding="utf-8")
     again = load_recipe(tmp_path / "config.yaml")
     assert again == recipe

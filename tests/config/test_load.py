@@ -37,7 +37,14 @@ def test_a_minimal_file_takes_its_name_from_the_file(tmp_path: Path) -> None:
 
 
 def test_bundled_recipes_load_by_name() -> None:
-    assert bundled_recipes() == ["taehv_a800", "taehv_demo", "taehv_h100", "taehv_h100_1gpu", "taehv_small"]
+    assert bundled_recipes() == [
+        "taehv_a800",
+        "taehv_demo",
+        "taehv_h100",
+        "taehv_h100_1gpu",
+        "taehv_small",
+        "taehv_stages",
+    ]
     demo = load_recipe("taehv_demo")
     assert demo.data.data_root == "rooms"
     assert demo.source_folder is None
@@ -158,7 +165,7 @@ def test_each_wrong_flag_is_told_in_its_own_words(tmp_path: Path, flag: dict[str
         ("data.n_frames: 16\n", "data.n_frames (in mine.yaml): n_frames belongs to section data"),
         ("loss: {n_frames: 16}\n", "loss.n_frames (in mine.yaml): n_frames belongs to section data"),
         ("loss: {flicker_weight: 1}\n", "loss.flicker_weight (in mine.yaml): unknown. Did you mean loss.flicker_loss"),
-        ("loss: {zzz: 1}\n", "Keys of loss: reconstruction_loss_weight, reconstruction_kind, flicker_loss_weight"),
+        ("loss: {zzz: 1}\n", "Keys of loss: reconstruction_loss_weight, encoder_loss_weight, decoder_loss_weight"),
         ("validation: {task: taehv}\n", "task belongs to the top level: write task."),
         ("loss: 5\n", "loss: 5 (in mine.yaml) must hold keys of its own, below it."),
         ("run: {seed: '64'}\n", 'run.seed: "64" (in mine.yaml) is not valid: it must be a whole number'),
@@ -259,9 +266,9 @@ class Block:
             raise ImportError("torch is blocked")
 sys.meta_path.insert(0, Block())
 from tinyworld.cli.flags import parse_overrides
-from tinyworld.config import dump, load, rules, schema
+from tinyworld.config import dump, load, schema, warnings
 recipe = load.load_recipe("taehv_demo", parse_overrides(["--n_frames", "16"]))
-assert rules.warnings(recipe) == [] and dump.to_yaml(recipe) and dump.describe_flags()
+assert warnings.warnings(recipe) == [] and dump.to_yaml(recipe) and dump.describe_flags()
 assert "torch" not in sys.modules
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyworld.config.load import bundled_recipes, load_recipe
-from tinyworld.config.rules import check_rules, warnings
+from tinyworld.config.rules import check_rules
 from tinyworld.config.schema import TaehvRecipe
+from tinyworld.config.warnings import warnings
 from tinyworld.core.errors import FramePlanError
 from tinyworld.core.frames import training_plan
 from tinyworld.core.variants import VARIANTS
@@ -79,7 +80,7 @@ def test_frame_counts_name_the_nearest_valid_ones() -> None:
 def test_the_frame_rule_is_the_frame_plan(n: int, name: str, pad: bool) -> None:
     made = recipe(data={"n_frames": n, "pad_frames": pad, "height": 64, "width": 64}, model={"variant": name})
     try:
-        training_plan(n, made.model.spec(), pad)
+        training_plan(n, made.spec(), pad)
     except FramePlanError as error:
         assert check_rules(made) == [str(error)]
     else:

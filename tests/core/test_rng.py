@@ -42,3 +42,15 @@ def test_isolation_leaves_no_trace() -> None:
     assert draw() == expected
     with rng.isolated(7):
         assert draw() == inside
+
+
+def test_the_noise_of_a_sample_is_its_own() -> None:
+    before = torch.get_rng_state()
+    batch = rng.normal([11, 2**63 - 1, 11, 0], (40, 50, 3))
+    assert batch.shape == (4, 40, 50, 3) and batch.dtype == torch.float32
+    assert torch.equal(batch[0], batch[2]) and not torch.equal(batch[0], batch[1])
+    for seed, row in zip([11, 2**63 - 1, 11, 0], batch, strict=True):
+        assert torch.equal(rng.normal([seed], (40, 50, 3))[0], row)
+        assert abs(float(row.mean())) < 0.05 and abs(float(row.std()) - 1) < 0.05
+    assert torch.equal(torch.get_rng_state(), before)
+    assert rng.normal([], (2, 3)).shape == (0, 2, 3)

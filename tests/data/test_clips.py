@@ -14,17 +14,9 @@ from hypothesis import strategies as st
 
 from tinyworld.core.errors import DataError
 from tinyworld.data import frame_cache
-from tinyworld.data.clips import (
-    MAX_REPLACEMENTS,
-    ClipDataset,
-    Sample,
-    crop_region,
-    draw_window,
-    largest_factor,
-    looping_step,
-    resize,
-    window,
-)
+from tinyworld.data.augment import recolour
+from tinyworld.data.clips import MAX_REPLACEMENTS, ClipDataset, Sample
+from tinyworld.data.cut import crop_region, draw_window, largest_factor, looping_step, resize, window
 from tinyworld.data.order import Draw
 from tinyworld.data.scan import ClipRef
 from tinyworld.media.read import Region, read_frames
@@ -285,3 +277,53 @@ def test_a_sample_of_a_picture_size_that_changes_is_a_fault(shared: Path, clip_r
     assert faulty
     assert all("picture size changes from 384x256 to" in sample.faults[0][1] for sample in faulty)
     assert all(sample.start <= 5 for sample in samples if not sample.faults)  # before the first change
+
+
+def test_new_features_leave_the_windows_as_they_are(clip_refs: list[ClipRef]) -> None:
+    plain, changing = (
+        ClipDataset(clip_refs, [(32, 32, 8)], [1, 2], "random", lookahead=[3], **more)
+        for more in ({}, {"colour_jitter": 0.2, "clip_ends": 0.5})
+    )
+    for seed in range(10):
+        one, other = (dataset.plan(Draw(4, 0, seed, 0)) for dataset in (plain, changing))
+        assert (one.colour is None) and (other.colour is not None)
+        assert (one.start, one.step, one.region, one.mirror) == (other.start, other.step, other.region, other.mirror)
+        assert one.numbers[:5] == other.numbers[:5]
+        assert torch.equal(plain[Draw(4, 0, seed, 0)].frames, plain.read(one))
+        before = changing.read(replace(other, colour=None))
+        assert torch.equal(changing[Draw(4, 0, seed, 0)].frames, recolour(before, other.colour))
+
+
+def test_the_clips_of_a_seed_never_change(clip_refs: list[ClipRef]) -> None:
+    """Runs are resumed with later versions: what a seed shows is a promise."""
+    dataset = ClipDataset(clip_refs, [(32, 48, 5)], frame_steps=[1, 2], crop_scale="random")
+    cuts = [dataset.plan(Draw(4, 0, seed, 0)) for seed in range(3)]
+    assert [(cut.start, cut.step, cut.region, cut.mirror) for cut in cuts] == PROMISED_CUTS
+
+
+PROMISED_CUTS = [(26, 2, (30, 22, 33, 50), False), (36, 1, (4, 2, 59, 89), True), (5, 1, (24, 32, 35, 52), False)]
+
+
+@pytest.mark.parametrize(("ends", "share"), [(0.0, (0, 0)), (0.3, (6, 24)), (1.0, (50, 50))])
+def test_clip_ends_repeat_the_last_decoded_frame(ends: float, share: tuple[int, int], clip_refs: list[ClipRef]) -> None:
+    dataset = ClipDataset(clip_refs, [(32, 32, 8), (32, 32, 6)], clip_ends=ends, lookahead=[3, 0], flip=False)
+    repeated = 0
+    for seed in range(50):
+        cut = dataset.plan(Draw(3, 0, seed, 0))
+        straight = tuple(range(cut.start, cut.start + 8))
+        assert cut.numbers in (straight, (*straight[:5], *straight[4:5] * 3))
+        repeated += cut.numbers != straight
+        assert len(set(dataset.plan(Draw(3, 1, seed, 0)).numbers)) == 6  # nothing comes after the last decoded frame
+    assert share[0] <= repeated <= share[1]
+    if ends == 1:
+        frames = dataset[Draw(3, 0, 0, 0)].frames
+        assert all(torch.equal(frames[4], frames[t]) for t in (5, 6, 7)) and not torch.equal(frames[3], frames[4])
+
+
+def test_the_view_of_the_reference_vae(clip_refs: list[ClipRef]) -> None:
+    dataset = ClipDataset(clip_refs, [(32, 32, 8), (32, 32, 6)], teacher_frames=[5, 9])
+    draws = [Draw(3, bucket, 1, 0) for bucket in (0, 1)]
+    short, padded = (dataset.teacher_view(draw) for draw in draws)
+    frames = [dataset[draw].frames for draw in draws]
+    assert torch.equal(dataset.read(short), frames[0][:5])
+    assert torch.equal(dataset.read(padded), torch.cat([frames[1], frames[1][-1:].expand(3, -1, -1, -1)]))

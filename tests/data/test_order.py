@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyworld.core.errors import DataError
+from tinyworld.core.rng import derive_seed
 from tinyworld.data.order import Draw, Order
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -126,3 +127,43 @@ def test_nothing_to_order() -> None:
         Order([0], 0, 0)
     with pytest.raises(ValueError, match="cannot be dealt to rank 2 of 2"):
         Order([0], 4, 0).rank_slice(0, 2, 2, 1)
+
+
+@given(bucket_of=BUCKETS, batch=st.integers(1, 9), seed=SEEDS)
+def test_every_place_in_a_stream_has_its_own_noise(bucket_of: list[int | list[int]], batch: int, seed: int) -> None:
+    ids = [f"clip {number}" for number in range(len(bucket_of))]
+    plain, cached = Order(bucket_of, batch, seed), Order(bucket_of, batch, seed, 2, ids)
+    noise = []
+    for step in range(3 * plain.round_length):
+        for one, other in zip(plain.batch(step), cached.batch(step), strict=True):
+            assert (one.index, one.bucket, one.epoch) == (other.index, other.bucket, other.epoch)
+            assert one.noise_seed == other.noise_seed != one.seed
+            noise.append(one.noise_seed)
+    assert len(set(noise)) == len(noise)
+
+
+@given(bucket_of=BUCKETS, seed=SEEDS, cuts=st.integers(1, 3))
+def test_the_cuts_of_a_clip_come_back_in_turn(bucket_of: list[int | list[int]], seed: int, cuts: int) -> None:
+    ids = [f"clip {number}" for number in range(len(bucket_of))]
+    order = Order(bucket_of, 4, seed, cuts, ids)
+    seeds: dict[tuple[int, int], dict[int, int]] = {}
+    for step in range((2 * cuts + 1) * order.round_length):
+        for draw in order.batch(step):
+            seeds.setdefault((draw.bucket, draw.index), {})[draw.epoch] = draw.seed
+    for by_epoch in seeds.values():
+        assert len({by_epoch[epoch] for epoch in range(cuts)}) == cuts
+        assert all(by_epoch[epoch] == by_epoch[epoch - cuts] for epoch in by_epoch if epoch >= cuts)
+    listed = order.every_cut()
+    assert {(draw.bucket, draw.index, draw.seed) for draw in listed} == {
+        (*clip, cut) for clip, by_epoch in seeds.items() for cut in by_epoch.values()
+    }
+    assert len(listed) == cuts * len(seeds)
+
+
+def test_a_clip_keeps_its_cuts_when_others_come_and_more_are_wanted() -> None:
+    few = {draw.seed for draw in Order([0, 0], 2, 5, 2, ["a", "c"]).every_cut()}
+    many = {draw.seed for draw in Order([0, 0, 0], 2, 5, 3, ["a", "b", "c"]).every_cut()}
+    assert few < many and len(many) == 9
+    assert derive_seed("cut", 5, 0, "c", 1) in few
+    with pytest.raises(ValueError, match="need their ids"):
+        Order([0, 0], 2, 5, 2)

@@ -6,13 +6,13 @@ import logging
 import re
 import sys
 
-from tinyworld.cli.commands import check, checkpoint, data, demo, evaluate, reconstruct, report, train
+from tinyworld.cli.commands import check, checkpoint, compress, data, demo, doctor, evaluate, reconstruct, report, train
 from tinyworld.core.console import ConsoleHandler
 from tinyworld.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, ConfigError, Interrupted, UserError
 from tinyworld.core.files import STAGING_PREFIX
 from tinyworld.core.version import __version__
 
-COMMANDS = (train, check, demo, reconstruct, evaluate, data, checkpoint, report)
+COMMANDS = (train, check, demo, reconstruct, evaluate, data, checkpoint, compress, report, doctor)
 EXIT_BROKEN_PIPE = 141
 STAGING_NAME = re.compile(rf"{re.escape(STAGING_PREFIX)}\d+-(old-)?")
 """What a path has in it while it is being written; the user knows it without."""

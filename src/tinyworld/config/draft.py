@@ -18,6 +18,8 @@ from tinyworld.core.errors import ConfigError
 FLAG = "a flag"
 DATA_ROOT = "data.data_root"
 NOT_GIVEN = "(not given)"
+GUIDE_NAMES = {"cogvideox_model_path": "ref_vae_path"}
+"""Names from the guides that are also understood: the VAE need not be CogVideoX's any more."""
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Draft:
                 self.problems.append(f"{name}: {show(value)} (in {file}) must hold keys of its own, below it.")
 
     def _add(self, section: str, leaf: str, value: Any, file: str, folder: Path | None) -> None:
+        leaf = GUIDE_NAMES.get(leaf, leaf)
         name = f"{section}.{leaf}" if section else leaf
         key = self.keys.get(name)
         if key is None or key.section != section:
@@ -59,7 +62,7 @@ class Draft:
 
     def add_flag(self, name: str, value: Any) -> None:
         """Put one value over all files; `name` with or without its section."""
-        key = self.keys.get(name) or self.by_leaf.get(name)
+        key = self.keys.get(name) or self.by_leaf.get(GUIDE_NAMES.get(name, name))
         if key is None:
             self.problems.append(self._unknown(name, f"--{name}", "--"))
             return

@@ -1,20 +1,16 @@
 """Rules that join several keys of a recipe: every problem at once, each with the nearest valid values. No torch."""
 
+import itertools
 from pathlib import Path
+from typing import Any
 
 from tinyworld.config.schema import EMBEDDED_ROOMS, TaehvRecipe
 from tinyworld.core.errors import ConfigError, FramePlanError
-from tinyworld.core.frames import FramePlan, nearest_counts, training_plan
+from tinyworld.core.frames import nearest_counts, training_plan
 from tinyworld.core.variants import TaehvSpec, variant
-
-STEADY_LATENTS = {4: 9, 8: 7}
-"""Time compression → latents that one decoded frame depends on, so the shortest clip that shows the steady state."""
 
 LEAST_MEASURED = 16
 """Pixels along each side of a measured clip: SSIM's window is 11 x 11 and has to fit into the picture."""
-
-LONG_RUN = 5_000
-"""Steps from which a run is meant for use, and clips that never show the steady state are worth a warning."""
 
 
 def check_rules(recipe: TaehvRecipe) -> list[str]:
@@ -22,43 +18,125 @@ def check_rules(recipe: TaehvRecipe) -> list[str]:
 
     Asks only the recipe: folders, files and devices are looked at when the run is prepared.
     """
-    problems = [*_schedule(recipe), *_sources(recipe)]
+    problems = [*_schedule(recipe), *_stages(recipe), *_sources(recipe), *_teacher(recipe), *_terms(recipe)]
     try:
-        spec = recipe.model.spec()
+        spec = recipe.spec()
     except ConfigError as error:
         return [*error.problems, *problems]
-    return [*_clip_sizes(recipe, spec), *_measured_sizes(recipe, spec), *_widths(recipe), *problems]
+    sizes = [*_clip_sizes(recipe, spec), *_measured_sizes(recipe, spec)]
+    return [*sizes, *_parity(recipe, spec), *_widths(recipe), *problems]
 
 
-def warnings(recipe: TaehvRecipe) -> list[str]:
-    """What can run but is rarely meant. Expects a recipe without problems."""
-    spec = recipe.model.spec()
-    plans = [training_plan(n, spec, recipe.data.pad_frames) for _, _, n in _clips(recipe).values()]
-    return [*_weight_warnings(recipe, plans), *_window_warnings(recipe, plans, spec), *_step_warnings(recipe)]
+def clip_sizes(recipe: TaehvRecipe) -> list[tuple[str, tuple[int, int, int]]]:
+    """Clip sizes that are trained on, each behind the key that names it."""
+    found = []
+    for stage in recipe.stages():
+        config: Any = recipe.data if stage.key == "data" else recipe.data.stages[int(stage.key[12:-1])]
+        for number, bucket in enumerate(stage.buckets):
+            found.append((f"{stage.key}.buckets[{number}]" if config.buckets else stage.key, bucket))
+    return found
 
 
-def _clips(recipe: TaehvRecipe) -> dict[str, tuple[int, int, int]]:
-    """Clip sizes that are trained on, by the key that names them."""
-    data = recipe.data
-    buckets = {f"data.buckets[{i}]": bucket for i, bucket in enumerate(data.buckets)}
-    return buckets or {"": (data.height, data.width, data.n_frames)}
+def _leaf(key: str, name: str) -> str:
+    """The key of one number of a clip size: a bucket is a list and has one key for all three."""
+    return key if ".buckets[" in key else f"{key}.{name}"
 
 
 def _clip_sizes(recipe: TaehvRecipe, spec: TaehvSpec) -> list[str]:
     data = recipe.data
-    problems = []
-    base = {"": (data.height, data.width, data.n_frames)}
-    for key, (height, width, n_frames) in {**base, **_clips(recipe)}.items():
+    problems: list[str] = []
+    sizes = [("data", (data.height, data.width, data.n_frames)), *clip_sizes(recipe)]
+    for key, (height, width, n_frames) in dict(sizes).items():
         for name, size in (("height", height), ("width", width)):
-            problems += _size(name, size, key or f"data.{name}", recipe.model.variant, spec)
+            problems += _size(name, size, _leaf(key, name), recipe.model.variant, spec)
         try:
             training_plan(n_frames, spec, data.pad_frames)
         except FramePlanError as error:
-            problems.append(str(error).replace("data.n_frames", key) if key else str(error))
-    repeated = {bucket for bucket in data.buckets if data.buckets.count(bucket) > 1}
-    return problems + [
-        f"data.buckets holds {list(bucket)} more than once; write it once." for bucket in sorted(repeated)
+            problems.append(str(error).replace("data.n_frames", _leaf(key, "n_frames")))
+    for stage in recipe.stages():
+        repeated = {bucket for bucket in stage.buckets if stage.buckets.count(bucket) > 1}
+        problems += [
+            f"{stage.key}.buckets holds {list(bucket)} more than once; write it once." for bucket in sorted(repeated)
+        ]
+    return problems
+
+
+def _stages(recipe: TaehvRecipe) -> list[str]:
+    """Stages follow one another within the run."""
+    starts = [stage.from_step for stage in recipe.stages()]
+    steps = recipe.training.max_train_steps
+    problems = [
+        f"data.stages[{number}] starts at step {later}, not after the stage before it (step {earlier}). Write the stages in "
+        "the order of their from_step."
+        for number, (earlier, later) in enumerate(itertools.pairwise(starts))
+        if later <= earlier
     ]
+    return problems + [
+        f"{stage.key} starts at step {stage.from_step}, but the run ends at {steps}. Use a from_step below {steps}, or more "
+        "training.max_train_steps."
+        for stage in recipe.stages()
+        if stage.from_step >= steps
+    ]
+
+
+def _teacher(recipe: TaehvRecipe) -> list[str]:
+    teacher, part = recipe.teacher, recipe.model.train_part
+    problems = []
+    if recipe.distils and teacher.ref_vae_path is None:
+        problems.append(
+            "use_ref_vae=true needs the reference VAE: give teacher.ref_vae_path, a folder in diffusers' format or a hub "
+            "id such as THUDM/CogVideoX-2b. Without one, use_ref_vae=false trains an autoencoder with latents of its own."
+        )
+    if recipe.data.latent_cache is not None and not recipe.distils:
+        problems.append(
+            "latent_cache holds a reference VAE's latents, but use_ref_vae is false. Leave data.latent_cache out, or set "
+            "teacher.use_ref_vae=true."
+        )
+    if part == "encoder" and recipe.distils and recipe.loss.encoder_loss_weight == 0:
+        problems.append(
+            "train_part=encoder with encoder_loss_weight=0 has nothing to learn. Raise loss.encoder_loss_weight, or train "
+            "both (key: model.train_part)."
+        )
+    if part == "encoder" and recipe.distils and recipe.seraena.use_seraena:
+        problems.append(
+            "use_seraena=true sharpens the decoder, but train_part=encoder leaves it out. Set seraena.use_seraena=false, or "
+            "train both (key: model.train_part)."
+        )
+    if part != "both" and recipe.model.pretrained_model_path is None:
+        problems.append(
+            f"train_part={part} keeps the other part as it starts, which is at random without weights. Give "
+            "model.pretrained_model_path, or train both (key: model.train_part)."
+        )
+    return problems
+
+
+def _parity(recipe: TaehvRecipe, spec: TaehvSpec) -> list[str]:
+    """CogVideoX's latents of an even count are about other frames than those of an odd one (core.frames)."""
+    if spec.flavour != "cogvideox" or recipe.model.train_part == "decoder" or recipe.data.pad_frames:
+        return []
+    period, offset = 2 * spec.t_down, spec.t_down
+    problems = []
+    for key, (_, _, n_frames) in clip_sizes(recipe):
+        if n_frames % spec.t_down == 0 and n_frames // spec.t_down % 2 == 0:
+            nearest = " or ".join(map(str, nearest_counts(n_frames, period, offset)))
+            problems.append(
+                f"n_frames={n_frames} makes {n_frames // spec.t_down} latents. CogVideoX aligns an even number of latents "
+                "three frames earlier than an odd one, and its own clips (49 frames, 13 latents) are odd: an encoder that "
+                f"learns both learns neither. Use {nearest} (key: {_leaf(key, 'n_frames')}), or train_part=decoder, which "
+                "either fits (key: model.train_part)."
+            )
+    return problems
+
+
+def _terms(recipe: TaehvRecipe) -> list[str]:
+    """Loss terms that need something else."""
+    loss = recipe.loss
+    if loss.perceptual_loss_weight and loss.perceptual_kind == "lpips" and recipe.validation.lpips_backbone is None:
+        return [
+            "perceptual_kind=lpips needs VGG16's weights: give validation.lpips_backbone, or use another perceptual_kind, "
+            "which needs none (key: loss.perceptual_kind)."
+        ]
+    return []
 
 
 def _size(name: str, size: int, key: str, variant_name: str, spec: TaehvSpec) -> list[str]:
@@ -129,48 +207,6 @@ def _sources(recipe: TaehvRecipe) -> list[str]:
             "validation.lpips_backbone, or use psnr, ssim or flicker (key: validation.metric_for_best_model)."
         )
     return problems
-
-
-def _weight_warnings(recipe: TaehvRecipe, plans: list[FramePlan]) -> list[str]:
-    loss = recipe.loss
-    others = {"flicker_loss_weight": loss.flicker_loss_weight, "latent_loss_weight": loss.latent_loss_weight}
-    name, largest = max(others.items(), key=lambda item: item[1])
-    found = []
-    if loss.reconstruction_loss_weight < largest:
-        found.append(
-            f"reconstruction_loss_weight={loss.reconstruction_loss_weight:g} is below {name}={largest:g}: the other "
-            "terms then lead and pictures stay dark or blurred (runs with 0.1 against 1 ended near 4 dB). Usual: 10."
-        )
-    if loss.flicker_loss_weight > 0 and max(plan.target_frames for plan in plans) < 2:
-        found.append(
-            "flicker_loss_weight has no effect: one decoded frame per clip has no change to compare. Use more n_frames."
-        )
-    return found
-
-
-def _window_warnings(recipe: TaehvRecipe, plans: list[FramePlan], spec: TaehvSpec) -> list[str]:
-    longest = max(plans, key=lambda plan: plan.latent_frames)
-    steady = STEADY_LATENTS[spec.t_down]
-    if longest.latent_frames >= steady or recipe.training.max_train_steps < LONG_RUN:
-        return []
-    return [
-        f"n_frames={longest.n_frames} makes {longest.latent_frames} latents, but a decoded frame depends on {steady}: "
-        f"the steady state of long videos is never trained. Where memory allows, n_frames={steady * spec.t_down} "
-        "covers it."
-    ]
-
-
-def _step_warnings(recipe: TaehvRecipe) -> list[str]:
-    steps = recipe.training.max_train_steps
-    every = {
-        "validation.validation_steps": (recipe.validation.validation_steps, "validated"),
-        "checkpoint.checkpointing_steps": (recipe.checkpoint.checkpointing_steps, "saved"),
-    }
-    return [
-        f"{key}={interval} is beyond max_train_steps={steps}: nothing is {what} before the end of the run."
-        for key, (interval, what) in every.items()
-        if interval > steps
-    ]
 
 
 def _plain(value: int | tuple[int, ...] | None) -> str:

@@ -170,8 +170,9 @@ class ValidationConfig(Section):
     )
     lpips_backbone: Text | None = Field(
         default=None,
-        description="VGG16 weights in torchvision's format for LPIPS. Unset: LPIPS is not measured.",
-        json_schema_extra={"path": "weights file", "metavar": "FILE"},
+        description="VGG16 weights in torchvision's format for LPIPS, as a file or a hub id such as timm/vgg16.tv_in1k. "
+        "Unset: LPIPS is not measured.",
+        json_schema_extra={"path": "weights file", "hub": True, "metavar": "FILE|ID"},
     )
     num_preview_clips: Whole = Field(
         default=4, ge=0, description="Held-out clips written as side-by-side videos at each validation; 0 writes none."

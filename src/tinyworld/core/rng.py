@@ -2,12 +2,13 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -17,6 +18,17 @@ def derive_seed(*parts: int | str) -> int:
     """
     digest = hashlib.blake2b("\x1f".join(str(part) for part in parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def normal(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Standard normal numbers, float32 N x shape on the CPU, N the number of seeds.
+
+    Row i comes from a generator of its own, seeded with seeds[i]: the noise of a sample belongs to the sample, whichever
+    batch, process or place in the batch it is in.
+    """
+    if not seeds:
+        return torch.empty(0, *shape)
+    return torch.stack([torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
 def seed_all(seed: int) -> None:

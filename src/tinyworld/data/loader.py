@@ -4,8 +4,8 @@ import functools
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from tinyworld.core.errors import DataError, TrainingError, UserError
 from tinyworld.data.clips import ClipDataset, Sample
+from tinyworld.data.cut import Cut
+from tinyworld.data.latent_cache import Latents
 from tinyworld.data.order import Draw, Order
+from tinyworld.data.scan import reason_of
 
 PARENT_CHECK_SECONDS = 2.0
 
@@ -24,7 +27,8 @@ class ClipBatch:
     """One micro-batch of one process.
 
     frames: uint8 N T C H W, RGB in [0, 255]. ids, starts, steps: of the N clips, as in `Sample`. faults: (path, reason)
-    of videos that could not be read and were replaced.
+    of videos that could not be read and were replaced. noise_seeds: of the N clips, for `core.rng.normal`. posterior:
+    (mean, log variance) of the reference VAE's latents, fp32 N L c h w each; None without a cache of them.
     """
 
     frames: Tensor
@@ -32,14 +36,22 @@ class ClipBatch:
     starts: list[int]
     steps: list[int]
     faults: list[tuple[str, str]] = field(default_factory=list)
+    noise_seeds: list[int] = field(default_factory=list)
+    posterior: Latents | None = None
 
     def to(self, device: torch.device | str) -> "ClipBatch":
-        """The same batch with its frames on a device (copied in the background from pinned memory)."""
-        return ClipBatch(self.frames.to(device, non_blocking=True), self.ids, self.starts, self.steps, self.faults)
+        """The same batch with its tensors on a device (copied in the background from pinned memory)."""
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "ClipBatch":
         """The same batch in page-locked memory; the data loader calls this."""
-        return ClipBatch(self.frames.pin_memory(), self.ids, self.starts, self.steps, self.faults)
+        return self._with(torch.Tensor.pin_memory)
+
+    def _with(self, moved: Callable[[Tensor], Tensor]) -> "ClipBatch":
+        pair = self.posterior
+        return replace(
+            self, frames=moved(self.frames), posterior=None if pair is None else (moved(pair[0]), moved(pair[1]))
+        )
 
 
 def train_batches(
@@ -66,26 +78,56 @@ def train_batches(
     draws = (
         part for step in range(start_step, stop_step) for part in order.rank_slice(step, rank, world, micro_batches)
     )
-    loader: DataLoader[Sample | UserError] = DataLoader(
-        _Guarded(dataset),
-        batch_sampler=draws,
-        num_workers=num_workers,
-        prefetch_factor=prefetch if num_workers else None,
-        collate_fn=_collate,
-        pin_memory=pin,
-        worker_init_fn=functools.partial(_start_worker, os.getpid()),
-        generator=torch.Generator(),  # else each iterator takes a number from the process-wide one
-    )
-    batches: Any = iter(loader)
+    batches = _loaded(_Guarded(dataset), draws, _collate, num_workers, prefetch, pin)
     try:
         for _ in range(start_step, stop_step):
             yield [_next(batches, num_workers) for _ in range(micro_batches)]
     finally:
-        if num_workers:
-            batches._shutdown_workers()  # PyTorch would do it when the iterator is collected, which can take seconds
+        _end_workers(batches, num_workers)
 
 
-def _next(batches: Iterator[ClipBatch | UserError], num_workers: int) -> ClipBatch:
+def read_cuts(
+    dataset: ClipDataset, groups: Sequence[Sequence[Cut]], num_workers: int = 0, prefetch: int = 2
+) -> Iterator[list[Tensor | UserError]]:
+    """For each group of cuts their pixels (uint8 T C H W), or in their place why a video cannot be read.
+
+    Loaded ahead as in `train_batches`. Raises TrainingError when a worker process dies.
+    """
+    batches = _loaded(_Cuts(dataset), groups, list, num_workers, prefetch)
+    try:
+        for _ in groups:
+            yield _next(batches, num_workers)
+    finally:
+        _end_workers(batches, num_workers)
+
+
+def _loaded(
+    dataset: Dataset[Any],
+    groups: Iterable[Sequence[Any]],
+    collate: Callable[[list[Any]], Any],
+    num_workers: int,
+    prefetch: int,
+    pin: bool = False,
+) -> Any:
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_sampler=groups,  # type: ignore[arg-type]  # torch declares lists of numbers and takes any index
+        num_workers=num_workers,
+        prefetch_factor=prefetch if num_workers else None,
+        collate_fn=collate,
+        pin_memory=pin,
+        worker_init_fn=functools.partial(_start_worker, os.getpid()),
+        generator=torch.Generator(),  # else each iterator takes a number from the process-wide one
+    )
+    return iter(loader)
+
+
+def _end_workers(batches: Any, num_workers: int) -> None:
+    if num_workers:
+        batches._shutdown_workers()  # PyTorch would do it when the iterator is collected, which can take seconds
+
+
+def _next(batches: Iterator[Any], num_workers: int) -> Any:
     try:
         batch = next(batches)
     except RuntimeError as error:
@@ -114,6 +156,19 @@ class _Guarded(Dataset[Sample | UserError]):
             return DataError(str(error))
 
 
+class _Cuts(Dataset[Tensor | UserError]):
+    """Pixels of cuts; a video that cannot be read is a value, for the caller to count."""
+
+    def __init__(self, dataset: ClipDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, cut: Cut) -> Tensor | UserError:
+        try:
+            return self.dataset.read(cut)
+        except (UserError, OSError) as error:
+            return DataError(reason_of(error, cut.clip.path))
+
+
 def _collate(samples: list[Sample | UserError]) -> ClipBatch | UserError:
     good: list[Sample] = []
     for sample in samples:
@@ -126,7 +181,15 @@ def _collate(samples: list[Sample | UserError]) -> ClipBatch | UserError:
         [sample.start for sample in good],
         [sample.step for sample in good],
         [fault for sample in good for fault in sample.faults],
+        [sample.noise_seed for sample in good],
+        _stacked([sample.posterior for sample in good]),
     )
+
+
+def _stacked(pairs: Sequence[Latents | None]) -> Latents | None:
+    """One pair N L c h w of N pairs; None when there are none (all samples of a data set have them or none has)."""
+    known = [pair for pair in pairs if pair is not None]
+    return (torch.stack([mean for mean, _ in known]), torch.stack([logvar for _, logvar in known])) if known else None
 
 
 def _start_worker(parent: int, number: int) -> None:

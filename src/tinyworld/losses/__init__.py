@@ -1,1 +1,1 @@
-"""Loss functions. They know tensors, never models."""
+"""Loss functions of tensors; `seraena` also holds the discriminator that its loss comes from."""

@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from tinyworld.cli.recipe_arguments import add_recipe_parser, read_recipe
-from tinyworld.config.rules import warnings
+from tinyworld.config.warnings import warnings
 from tinyworld.core.frames import training_plan
 
 if TYPE_CHECKING:
@@ -27,17 +27,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _frames(recipe: "TaehvRecipe") -> None:
-    from tinyworld.tasks.taehv.sources import buckets
-
-    for height, width, n_frames in buckets(recipe):
-        spec = recipe.model.spec()
-        plan = training_plan(n_frames, spec, recipe.data.pad_frames)
-        side = spec.spatial_compression
-        print(
-            f"clip {height} x {width} x {n_frames}: {plan.latent_frames} latents of {height // side} x {width // side} x "
-            f"{spec.latent_channels}, {plan.decoded_frames} frames decoded, {plan.target_frames} compared with the clip"
-            + (f", {plan.padding} frames of padding" if plan.padding else "")
-        )
+    spec = recipe.spec()
+    side = spec.spatial_compression
+    for stage in recipe.stages():
+        if stage.from_step:
+            print(f"from step {stage.from_step + 1} on ({stage.key}), {stage.batch} clips per forward pass:")
+        for height, width, n_frames in stage.buckets:
+            plan = training_plan(n_frames, spec, recipe.data.pad_frames)
+            print(
+                f"clip {height} x {width} x {n_frames}: {plan.latent_frames} latents of {height // side} x {width // side} "
+                f"x {spec.latent_channels}, {plan.decoded_frames} frames decoded, {plan.target_frames} compared with the "
+                "clip" + (f", {plan.padding} frames of padding" if plan.padding else "")
+            )
 
 
 def _start(recipe: "TaehvRecipe") -> None:
@@ -60,11 +61,23 @@ def _start(recipe: "TaehvRecipe") -> None:
         print(f"  not used: {path}: {reason}")
     source = recipe.model.pretrained_model_path or "scratch"
     print(f"model: {sum(p.numel() for p in task.model.parameters()):,} parameters, from {source}")
+    if task.taught_by:
+        print(f"reference VAE: {task.taught_by['teacher']}, {task.taught_by['latents']} latents")
 
 
 def _memory(recipe: "TaehvRecipe") -> None:
-    from tinyworld.tasks.taehv.plan_memory import largest_bucket
+    from tinyworld.tasks.taehv.plan_memory import largest_batch
 
-    bucket, estimate = largest_bucket(recipe)
-    height, width, n_frames = bucket
-    print(f"memory for {recipe.training.train_batch_size} clips of {height} x {width} x {n_frames}: {estimate}")
+    (batch, height, width, n_frames), estimate = largest_batch(recipe)
+    print(f"memory for {batch} clips of {height} x {width} x {n_frames}: {estimate}")
+    if recipe.seraena.use_seraena:
+        where = "main memory" if recipe.seraena.seraena_buffer_device == "cpu" else "the training device"
+        print(f"besides: Seraena's replay buffer, up to {recipe.seraena.seraena_buffer_mb} MiB per process in {where}")
+    if recipe.distils:
+        print(f"besides: the reference VAE in {recipe.teacher.ref_vae_dtype}" + _when(recipe))
+
+
+def _when(recipe: "TaehvRecipe") -> str:
+    if recipe.data.latent_cache is None or recipe.loss.decoder_loss_weight:
+        return ", all the time"
+    return ", only for the held-out clips before the first step (the rest comes from data.latent_cache)"

@@ -1,13 +1,16 @@
-"""`tinyworld data rooms` and `tinyworld data scan`."""
+"""`tinyworld data rooms`, `tinyworld data scan` and `tinyworld data cache`."""
 
 import argparse
 
 from tinyworld.cli.paths import given_path
+from tinyworld.cli.recipe_arguments import add_recipe_parser, read_recipe
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
-        "data", help="render the embedded rooms, or scan a folder of videos", allow_abbrev=False
+        "data",
+        help="render the embedded rooms, scan a folder of videos, or compute a reference VAE's latents beforehand",
+        allow_abbrev=False,
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     rooms = actions.add_parser("rooms", help="render the embedded data set", allow_abbrev=False)
@@ -31,6 +34,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--deep", action="store_true", help="also decode every frame: finds damage that headers do not show"
     )
     scan.set_defaults(run=scan_folder)
+    add_recipe_parser(
+        actions,
+        "cache",
+        fill_cache,
+        help="compute the reference VAE's latents that a recipe trains on, as far as they are missing",
+    )
+    actions.choices["cache"].usage = "tinyworld data cache RECIPE [--KEY VALUE …] [--prune] [--help]"
 
 
 def make_rooms(options: argparse.Namespace) -> int:
@@ -70,3 +80,21 @@ def scan_folder(options: argparse.Namespace) -> int:
     frames = sum(clip.frames for clip in report.clips)
     print(f"{len(report.clips)} usable videos, {frames} frames; {len(report.quarantined)} unreadable")
     return EXIT_USER_ERROR if report.quarantined else 0
+
+
+def fill_cache(options: argparse.Namespace) -> int:
+    """`--prune` also removes what this recipe does not need."""
+    prune = "--prune" in options.overrides
+    options.overrides = [flag for flag in options.overrides if flag != "--prune"]
+    recipe = read_recipe(options)
+
+    from tinyworld.tasks.taehv import fill_cache as filling
+
+    done = filling.fill_cache(recipe, prune)
+    others = f", {done.by_others} made by another process meanwhile" if done.by_others else ""
+    print(f"{done.there} latents were there, {done.made} made ({done.bytes / 2**20:.1f} MiB){others}")
+    if prune:
+        print(f"{done.removed} entries removed that this recipe does not need ({done.removed_bytes / 2**20:.1f} MiB)")
+    for path, reason in done.faults.items():
+        print(f"UNREADABLE  {path}: {reason}")
+    return 0

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tinyworld.cli.recipe_arguments import add_recipe_parser, read_recipe
 from tinyworld.config.dump import to_yaml
-from tinyworld.config.rules import warnings
+from tinyworld.config.warnings import warnings
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import Interrupted
 

@@ -108,18 +108,35 @@ class Taehv(nn.Module):
         """Keep only block inputs for the backward pass and recompute the rest: less memory, one more forward pass."""
         self.gradient_checkpointing = True
 
-    def forward(self, frames: Tensor, plan: FramePlan) -> tuple[Tensor, Tensor]:
-        """For training: latents (N L c h w) and decoded frames, not clamped (N plan.decoded_frames C H W).
+    def forward(
+        self,
+        frames: Tensor,
+        plan: FramePlan,
+        latents: Tensor | None = None,
+        encode: bool = True,
+        decode: bool = True,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """For training: the model's own latents (N L c h w), and decoded frames, not clamped (N plan.decoded_frames C H W).
 
-        `frames` are the plan's n_frames; the plan's mask says which decoded frames to compare with frames[:, i].
+        `frames` are the plan's n_frames; the plan's mask says which decoded frames to compare with frames[:, i]. Decodes
+        `latents` where they are given (a teacher's), else its own. A part that is not asked for is None.
         """
         if frames.shape[1] != plan.n_frames:
             raise FramePlanError(
                 f"{frames.shape[1]} frames were given for a plan of {plan.n_frames}.", (plan.n_frames,)
             )
         self.check_frames(frames)
-        latents = self._encode(_with_length(frames, plan.encoded_frames), "parallel")
-        return latents, self.decode(latents, clamp=False)
+        if latents is not None and latents.shape[1] != plan.latent_frames:
+            raise FramePlanError(
+                f"{latents.shape[1]} latents were given for a plan of {plan.latent_frames}.", (plan.latent_frames,)
+            )
+        own = self._encode(with_length(frames, plan.encoded_frames), "parallel") if encode else None
+        source = own if latents is None else latents
+        if not decode:
+            return own, None
+        if source is None:
+            raise ValueError("there is nothing to decode: neither encode nor latents")
+        return own, self.decode(source, clamp=False)
 
     def encode(self, frames: Tensor, mode: Mode = "parallel", round_trip: bool = False) -> Tensor:
         """N T C H W → N L c h w, L = `core.frames.latent_count(T)`: the last frame fills the last latent.
@@ -130,7 +147,7 @@ class Taehv(nn.Module):
         self.check_frames(frames)
         count = frames.shape[1]
         wanted = round_trip_plan(count, self.spec).encoded_frames if round_trip else encoded_count(count, self.spec)
-        return self._encode(_with_length(frames, wanted), mode)
+        return self._encode(with_length(frames, wanted), mode)
 
     def decode(
         self, latents: Tensor, num_frames: int | None = None, mode: Mode = "parallel", clamp: bool = True
@@ -223,7 +240,7 @@ def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:
     return padded.unflatten(0, frames.shape[:-3])
 
 
-def _with_length(frames: Tensor, count: int) -> Tensor:
+def with_length(frames: Tensor, count: int) -> Tensor:
     """The first `count` frames, the last one repeated where there are fewer."""
     missing = max(count - frames.shape[1], 0)
     return torch.cat([frames, frames[:, -1:].expand(-1, missing, -1, -1, -1)], 1) if missing else frames[:, :count]

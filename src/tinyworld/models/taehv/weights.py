@@ -9,6 +9,7 @@ tensors; the file's name is never looked at.
 import json
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tinyworld.core.files import find, write_atomic, write_json
 from tinyworld.core.variants import VARIANTS, TaehvSpec
 from tinyworld.core.version import __version__
 from tinyworld.models.taehv.layout import expected_shapes, grow_keys
+from tinyworld.models.taehv.quantise import QUANTISATION, SCALE, dequantise
 
 ARCHITECTURE = "taehv"
 WEIGHTS_NAME = "model.safetensors"
@@ -31,14 +33,17 @@ SHOWN = 5
 """How many keys of each kind a message names."""
 
 
-def description(spec: TaehvSpec) -> dict[str, Any]:
-    """What the JSON beside a weight file says."""
-    return {"architecture": ARCHITECTURE, "spec": spec.to_dict(), "tinyworld_version": __version__}
+def description(spec: TaehvSpec, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the JSON beside a weight file says; "quantisation" only of tensors that `quantise` made."""
+    quantised = {"quantisation": QUANTISATION} if any(key.endswith(SCALE) for key in tensors) else {}
+    return {"architecture": ARCHITECTURE, "spec": spec.to_dict(), **quantised, "tinyworld_version": __version__}
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], spec: TaehvSpec) -> None:
     """One safetensors file, complete or absent, whose metadata names the architecture."""
-    stated = {key: value if isinstance(value, str) else json.dumps(value) for key, value in description(spec).items()}
+    stated = {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in description(spec, tensors).items()
+    }
     content = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     write_atomic(path, save(content, metadata={"format": "pt", **stated}))
 
@@ -47,21 +52,27 @@ def write_folder(folder: Path, tensors: Mapping[str, Tensor], spec: TaehvSpec) -
     """`model.safetensors` and `config.json`; other files of the folder stay."""
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder / WEIGHTS_NAME, tensors, spec)
-    write_json(folder / CONFIG_NAME, description(spec))
+    write_json(folder / CONFIG_NAME, description(spec, tensors))
 
 
-def load(path: str | Path, expected: TaehvSpec | None = None) -> tuple[TaehvSpec, dict[str, Tensor]]:
+def load(
+    path: str | Path, expected: TaehvSpec | None = None, any_law: bool = False
+) -> tuple[TaehvSpec, dict[str, Tensor]]:
     """The architecture and the tensors of a weight file, of a folder written by `write_folder`, or of a checkpoint.
 
-    `expected` is what a file that states no architecture is taken for, and what one that does must state.
+    `expected` is what a file that states no architecture is taken for, and what one that does must state. With `any_law`
+    its temporal law may differ: training from an autoencoder's weights towards a teacher's latents changes it. Tensors are of
+    the file's number type; quantised ones are multiplied out to fp32.
 
     Raises MissingFileError, ConfigError (no such variant) or WeightsError: unreadable or unsafe files, tensors that do
     not fit, an architecture that is neither stated nor unique.
     """
-    place = find(path, what="TAEHV weights", key="model.pretrained_model_path")
-    file = _file_in(place) if place.is_dir() else place
+    file = weight_file(path)
     tensors, metadata = read_tensors(file)
+    tensors = dequantise(tensors)
     spec = _stated_spec(file, metadata)
+    if spec is not None and expected is not None and any_law:
+        spec = replace(spec, flavour=expected.flavour)
     if spec is None:
         spec = expected or _spec_from_shapes(file, tensors)
     elif expected not in (None, spec):
@@ -76,6 +87,12 @@ def load(path: str | Path, expected: TaehvSpec | None = None) -> tuple[TaehvSpec
         hint = f" It fits {', '.join(fitting)}." if fitting else ""
         raise WeightsError(f"{file.name} does not fit this architecture: {'; '.join(problems)}.{hint}")
     return spec, tensors
+
+
+def weight_file(path: str | Path) -> Path:
+    """The file that `load` reads. Raises MissingFileError, and WeightsError for a run folder."""
+    place = find(path, what="TAEHV weights", key="model.pretrained_model_path")
+    return _file_in(place) if place.is_dir() else place
 
 
 def _file_in(folder: Path) -> Path:

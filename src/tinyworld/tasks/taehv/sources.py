@@ -28,12 +28,6 @@ class Sources:
     report: ScanReport
 
 
-def buckets(recipe: TaehvRecipe) -> list[tuple[int, int, int]]:
-    """The (height, width, n_frames) that training batches come in."""
-    data = recipe.data
-    return list(data.buckets) or [(data.height, data.width, data.n_frames)]
-
-
 def find_sources(recipe: TaehvRecipe) -> Sources:
     """List, scan and split the videos of a recipe; renders the embedded rooms when they are asked for and not there.
 
@@ -67,7 +61,7 @@ def _rendered_rooms() -> Path:
 
 def scan_folder(recipe: TaehvRecipe, root: Path, annotations: Path | None) -> ScanReport:
     """Probe every video below `root` against what the least demanding of the recipe's clip sizes needs."""
-    data, sizes = recipe.data, buckets(recipe)
+    data, sizes = recipe.data, [bucket for stage in recipe.stages() for bucket in stage.buckets]
     need = Need(
         height=min(size[0] for size in sizes),
         width=min(size[1] for size in sizes),

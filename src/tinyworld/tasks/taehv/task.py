@@ -1,72 +1,102 @@
-"""The `taehv` task, mode autoencode: encoder and decoder learn together to give the clip back."""
+"""The `taehv` task: a tiny autoencoder learns to give clips back, in its own latents (autoencode) or a teacher's (distil)."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tinyworld.config.schema import TaehvRecipe
+from tinyworld.config.schema import Stage, TaehvRecipe
 from tinyworld.core import dist, rng
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import DataError
 from tinyworld.core.frames import FramePlan, training_plan
+from tinyworld.core.variants import TaehvSpec
 from tinyworld.data.clips import ClipDataset
 from tinyworld.data.loader import ClipBatch, train_batches
-from tinyworld.data.order import Order
-from tinyworld.data.scan import ClipRef
-from tinyworld.engine.task import Evaluated, Losses, Roles
-from tinyworld.losses.pixel import flicker_distance, latent_moments, pixel_distance
+from tinyworld.engine.accelerate_setup import training_device
+from tinyworld.engine.task import Auxiliary, Evaluated, Losses, Roles
+from tinyworld.losses.seraena import Seraena, SeraenaSettings
 from tinyworld.models.taehv import Taehv, weights
+from tinyworld.models.teachers import Teacher
 from tinyworld.tasks.taehv import measure
-from tinyworld.tasks.taehv.sources import buckets, find_sources
+from tinyworld.tasks.taehv.clips import clip_dataset, latent_cache, order
+from tinyworld.tasks.taehv.lessons import Lessons, teach_window
+from tinyworld.tasks.taehv.objective import Objective
+from tinyworld.tasks.taehv.reference import open_reference
+from tinyworld.tasks.taehv.sources import find_sources
+
+SERAENA_WIDTHS = (1, 2, 4, 8, 8, 8)
+"""Channels of the discriminator's blocks, in multiples of the first one's."""
 
 
 class TaehvTask:
-    """Training of one tiny autoencoder from a recipe. Scans the data and builds (or reads) the model when made."""
+    """Training of one tiny autoencoder from a recipe. Scans the data and builds (or reads) the models when made."""
 
     name = "taehv"
 
     def __init__(self, recipe: TaehvRecipe) -> None:
         self.recipe = recipe
+        device = training_device(recipe)
+        teacher = open_reference(recipe, device) if recipe.distils else None
         self.sources = find_sources(recipe)
         self.model = build_model(recipe)
         self.spec = self.model.spec
         self.lpips = measure.load_lpips(recipe)
-        self.dataset = self._dataset(self.sources.train)
-        unused = [clip.id for clip, own in zip(self.sources.train, self.dataset.bucket_of, strict=True) if not own]
-        if unused:
-            LOGGER.warning(
-                "%d videos fit none of data.buckets and are never drawn: %s", len(unused), ", ".join(unused[:5])
-            )
-        if self.dataset.empty_buckets:
-            sizes = ", ".join(str(list(bucket)) for bucket in self.dataset.empty_buckets)
-            raise DataError(
-                f"no training video is large and long enough for the clip size [height, width, n_frames] {sizes}. Leave "
-                "it out, or add such videos (key: data.buckets)."
-            )
+        self.stages = recipe.stages()
+        cache = latent_cache(recipe)
+        self.datasets = [clip_dataset(recipe, self.sources.train, stage, cache) for stage in self.stages]
+        self._check_buckets()
         self.windows = self._readable_windows()
+        self.lessons = None
+        self.taught_by: dict[str, str] = {}
+        if teacher is not None:
+            self.windows = [_taught(window, teacher, self.spec, device) for window in self.windows]
+            self.taught_by = {
+                "teacher": teacher.facts.class_name,
+                "latents": teacher.convention,
+                "digest": teacher.digest,
+            }
+            if cache is not None and not recipe.loss.decoder_loss_weight:
+                teacher = None  # everything it has to say is in the cache
+            self.lessons = Lessons(teacher)
+        self.seraena = build_seraena(recipe) if recipe.seraena.use_seraena else None
+        self.objective = Objective(recipe, teacher, self.lpips, self.seraena)
 
-    def _dataset(self, clips: list[ClipRef]) -> ClipDataset:
-        data = self.recipe.data
-        return ClipDataset(
-            clips,
-            buckets(self.recipe),
-            frame_steps=data.frame_steps,
-            crop_scale=data.crop_scale,
-            flip=data.flip,
-            short_clips=data.short_clips,
-            cache_bytes=data.frame_cache_mb * 2**20,
-        )
+    def _check_buckets(self) -> None:
+        for stage, dataset in zip(self.stages, self.datasets, strict=True):
+            unused = [clip.id for clip, own in zip(self.sources.train, dataset.bucket_of, strict=True) if not own]
+            if unused:
+                LOGGER.warning(
+                    "%d videos fit no clip size of %s and are not drawn there: %s",
+                    len(unused),
+                    stage.key,
+                    ", ".join(unused[:5]),
+                )
+            if dataset.empty_buckets:
+                sizes = ", ".join(str(list(bucket)) for bucket in dataset.empty_buckets)
+                raise DataError(
+                    f"no training video is large and long enough for the clip size [height, width, n_frames] {sizes}. "
+                    f"Leave it out, or add such videos (key: {stage.key})."
+                )
 
     def roles(self) -> Roles:
-        return Roles(trainable=self.model)
+        auxiliary: dict[str, Auxiliary] = {} if self.seraena is None else {"seraena": self.seraena}
+        frozen: dict[str, nn.Module] = {}
+        if self.lessons is not None and self.lessons.teacher is not None:
+            frozen["teacher"] = self.lessons.teacher
+        if self.lpips is not None:
+            frozen["lpips"] = self.lpips
+        return Roles(self.model, auxiliary, frozen)
 
     def describe(self) -> dict[str, Any]:
         report = self.sources.report
         return {
+            "mode": "distil" if self.recipe.distils else "autoencode",
+            **{key: value for key, value in self.taught_by.items() if key != "digest"},
             "clips": len(self.sources.train),
             "held_out": len(self.sources.held_out),
             "quarantined": len(report.quarantined),
@@ -76,31 +106,47 @@ class TaehvTask:
         }
 
     def fingerprint(self) -> dict[str, Any]:
-        """Architecture and everything that the order of samples depends on."""
-        training, data = self.recipe.training, self.recipe.data
+        """Architecture, what is learned from, and everything that the order of samples depends on."""
+        data = self.recipe.data
         ids = hashlib.sha256("\n".join(clip.id for clip in self.sources.train).encode()).hexdigest()[:16]
-        per_rank = training.train_batch_size * training.gradient_accumulation_steps
         return {
             "task": self.name,
             "model": self.spec.to_dict(),
+            "trained part": self.recipe.model.train_part,
+            "teacher": self.taught_by.get("digest", "none"),
             "seed": self.recipe.run.seed,
-            "clips per step": per_rank * dist.world_size(),
-            "buckets": [list(bucket) for bucket in buckets(self.recipe)],
+            "clips per step": [self._clips_per_step(stage) * dist.world_size() for stage in self.stages],
+            "stages": [[stage.from_step, [list(bucket) for bucket in stage.buckets]] for stage in self.stages],
             "windows": [list(data.frame_steps), data.crop_scale, data.flip, data.short_clips, data.pad_frames],
+            "augmentation": [data.colour_jitter, data.clip_ends],
             "training clips": f"{len(self.sources.train)} ({ids})",
         }
 
+    def _clips_per_step(self, stage: Stage) -> int:
+        return stage.batch * self.recipe.training.gradient_accumulation_steps
+
     def batches(self, start_step: int, stop_step: int, rank: int, world: int) -> Iterator[Sequence[ClipBatch]]:
-        training, data = self.recipe.training, self.recipe.data
-        per_rank = training.train_batch_size * training.gradient_accumulation_steps
-        return train_batches(
-            self.dataset,
-            Order(self.dataset.bucket_of, per_rank * world, self.recipe.run.seed),
-            start_step=start_step,
-            stop_step=stop_step,
+        ends = [*(stage.from_step for stage in self.stages[1:]), stop_step]
+        for stage, dataset, end in zip(self.stages, self.datasets, ends, strict=True):
+            first, last = max(start_step, stage.from_step), min(stop_step, end)
+            if first < last:
+                yield from self._stage_batches(stage, dataset, first, last, rank, world)
+
+    def _stage_batches(
+        self, stage: Stage, dataset: ClipDataset, first: int, last: int, rank: int, world: int
+    ) -> Iterator[Sequence[ClipBatch]]:
+        data = self.recipe.data
+        if stage.from_step:
+            sizes = ", ".join(" x ".join(map(str, bucket)) for bucket in stage.buckets)
+            LOGGER.info("from step %d on: clips of %s (height x width x frames)", stage.from_step + 1, sizes)
+        yield from train_batches(
+            dataset,
+            order(self.recipe, dataset, self._clips_per_step(stage) * world),
+            start_step=first - stage.from_step,
+            stop_step=last - stage.from_step,
             rank=rank,
             world=world,
-            micro_batches=training.gradient_accumulation_steps,
+            micro_batches=self.recipe.training.gradient_accumulation_steps,
             num_workers=data.num_workers,
             prefetch=data.prefetch_factor,
             pin=torch.cuda.is_available(),
@@ -109,22 +155,26 @@ class TaehvTask:
     def plan(self, n_frames: int) -> FramePlan:
         return training_plan(n_frames, self.spec, self.recipe.data.pad_frames)
 
-    def step(self, model: nn.Module, batch: ClipBatch, device: torch.device) -> Losses:
-        """Reconstruction and flicker on the decoded frames that have a target; moments of the latents."""
+    def step(self, model: nn.Module, batch: ClipBatch, device: torch.device, done: int) -> Losses:
+        """Losses of a micro-batch: see `objective`. Only the parts that are trained, or needed for it, are run."""
         frames = to_unit_range(batch.frames, device)
         plan = self.plan(frames.shape[1])
-        latents, decoded = model(frames, plan)
-        return autoencode_losses(latents, decoded, frames, plan, self.recipe)
+        part = self.recipe.model.train_part
+        taught = None if self.lessons is None else self.lessons.latents(batch, frames, plan)
+        encode = taught is None or part != "decoder"
+        decode = taught is None or part != "encoder"
+        encoded, decoded = model(frames, plan, taught, encode=encode, decode=decode)
+        return self.objective(frames, plan, encoded, decoded, taught, done)
 
     def check_faults(self, faults: Mapping[str, str]) -> None:
-        self.dataset.check_faults(faults, self.recipe.data.quarantine_budget)
+        self.datasets[0].check_faults(faults, self.recipe.data.quarantine_budget)
 
     def _readable_windows(self) -> list[measure.Window]:
         """The windows of the held-out videos. Each is read once now: damage found later would end training."""
         data, validation = self.recipe.data, self.recipe.validation
         height, width = validation.validation_height or data.height, validation.validation_width or data.width
         frames = validation.validation_frames or data.n_frames
-        dataset = self._dataset(self.sources.held_out)
+        dataset = clip_dataset(self.recipe, self.sources.held_out, self.stages[0])
         windows, faults = [], {}
         for clip in self.sources.held_out[: validation.num_validation_samples]:
             window = measure.Window(dataset, clip, height, width, frames)
@@ -144,7 +194,8 @@ class TaehvTask:
         return self.windows
 
     def evaluate(self, model: nn.Module, samples: Sequence[measure.Window], device: torch.device) -> list[Evaluated]:
-        return measure.evaluate(as_taehv(model), samples, device, self.lpips)
+        encoder_only = self.recipe.model.train_part == "encoder"
+        return measure.evaluate(as_taehv(model), samples, device, self.lpips, encoder_only)
 
     def preview(self, model: nn.Module, sample: measure.Window, device: torch.device, folder: Path) -> None:
         measure.write_preview(as_taehv(model), sample, device, folder)
@@ -159,31 +210,41 @@ class TaehvTask:
         as_taehv(model).save_pretrained(folder)
 
 
+def _taught(window: measure.Window, teacher: Teacher, spec: TaehvSpec, device: torch.device) -> measure.Window:
+    return replace(window, taught=teach_window(teacher, window.frames(device), spec))
+
+
 def build_model(recipe: TaehvRecipe) -> Taehv:
-    """The model of a recipe: published or own weights when a path is given, else a seeded random start."""
+    """The model of a recipe: published or own weights when a path is given, else a seeded random start.
+
+    What `train_part` leaves out is frozen.
+    """
     path = recipe.find("model.pretrained_model_path")
     if path is not None:
-        model = Taehv.assembled(*weights.load(path, recipe.model.spec())).float()
+        model = Taehv.assembled(*weights.load(path, recipe.spec(), any_law=True)).float()
     else:
         with rng.isolated(rng.derive_seed(recipe.run.seed, "init")):
-            model = Taehv(recipe.model.spec())
+            model = Taehv(recipe.spec())
     if recipe.training.gradient_checkpointing:
         model.enable_gradient_checkpointing()
+    model.encoder.requires_grad_(recipe.model.train_part != "decoder")
+    model.decoder.requires_grad_(recipe.model.train_part != "encoder")
     return model
 
 
-def autoencode_losses(latents: Tensor, decoded: Tensor, frames: Tensor, plan: FramePlan, recipe: TaehvRecipe) -> Losses:
-    """Weighted loss terms; `decoded` is unclamped and may be longer than the plan's target."""
-    loss = recipe.loss
-    kind = loss.reconstruction_kind
-    made, wanted = decoded[:, : plan.target_frames].float(), frames[:, : plan.target_frames]
-    terms = {
-        "reconstruction": loss.reconstruction_loss_weight * pixel_distance(made, wanted, kind),
-        "flicker": loss.flicker_loss_weight * flicker_distance(made, wanted, kind),
-        "latent": loss.latent_loss_weight * latent_moments(latents),
-    }
-    monitors = {"latent_std": latents.detach().float().std(), "latent_mean": latents.detach().float().mean()}
-    return Losses(terms, monitors)
+def build_seraena(recipe: TaehvRecipe) -> Seraena:
+    """The corrector of a recipe, seeded; every process has its own replay buffer."""
+    config = recipe.seraena
+    settings = SeraenaSettings(
+        group=config.n_seraena_frames,
+        latent_channels=recipe.spec().latent_channels,
+        widths=tuple(config.seraena_width * factor for factor in SERAENA_WIDTHS),
+        learning_rate=config.seraena_learning_rate,
+        buffer_bytes=config.seraena_buffer_mb * 2**20,
+        buffer_device=config.seraena_buffer_device,
+        seed=rng.derive_seed(recipe.run.seed, "seraena"),
+    )
+    return Seraena(settings, dist.rank(), dist.world_size())
 
 
 def to_unit_range(frames: Tensor, device: torch.device) -> Tensor:
