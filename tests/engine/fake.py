@@ -72,6 +72,7 @@ class FakeTask:
         self.model = nn.Linear(8, 1)
         self.poison, self.batch, self.accumulation = poison, batch, accumulation
         self.helper = FakeHelper()
+        self.marks: list[int] = []
         self.order: list[str] = []
         self.step_hook = lambda step: None
 
@@ -81,7 +82,10 @@ class FakeTask:
     def describe(self) -> dict[str, Any]:
         return {"clips": 1}
 
-    def fingerprint(self) -> dict[str, Any]:
+    def milestones(self) -> Sequence[int]:
+        return self.marks
+
+    def fingerprint(self, done: int) -> dict[str, Any]:
         return {"batch": self.batch * self.accumulation}
 
     def batches(self, start_step: int, stop_step: int, rank: int, world: int) -> Iterator[list[FakeBatch]]:

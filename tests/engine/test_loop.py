@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -342,3 +344,26 @@ def test_a_branch_of_another_run_finds_its_own_best_model(tmp_path: Path) -> Non
     assert [path.name for path in checkpoint.listing(tmp_path / "run")] == [f"checkpoint-{n}" for n in (5, 10, 15, 20)]
     with pytest.raises(ConfigError, match="already holds a run"):
         run_training(FakeTask(), branch)
+
+
+def test_after_a_milestone_the_best_model_is_looked_for_anew(tmp_path: Path) -> None:
+    class Worse(FakeTask):
+        """Its metric falls from the milestone on, as PSNR does under an adversary."""
+
+        def evaluate(self, model, samples, device):  # type: ignore[no-untyped-def]
+            rows = super().evaluate(model, samples, device)
+            scores.append(-float(len(scores)))
+            return [replace(row, metrics={**row.metrics, "psnr": scores[-1]}) for row in rows]
+
+    def run(name: str, marks: list[int]) -> dict[str, Any]:
+        scores.clear()
+        task = Worse()
+        task.marks = marks
+        validation = {"validation_steps": 5, "early_stopping_patience": 3, "validation_batch_size": 3}
+        outcome = run_training(task, fake_recipe(tmp_path / name, validation=validation))
+        info = json.loads((outcome.folder / "best_model" / "model_info.json").read_text())
+        return {"step": info["step"], "reason": outcome.reason}
+
+    scores: list[float] = []
+    assert run("plain", []) == {"step": 5, "reason": "early_stopping"}
+    assert run("marked", [8]) == {"step": 10, "reason": "finished"}

@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tests.engine.fake import FakeBatch, FakeTask, fake_recipe
+from tests.engine.fake import FakeTask, fake_recipe
 from tinyworld.engine import preflight
 from tinyworld.engine.loop import run_training
 from tinyworld.engine.task import Losses
+from tinyworld.engine.trainer import Trainer
 
 
 class TwoParts(nn.Module):
@@ -53,15 +56,28 @@ def test_the_table_names_terms_and_parts() -> None:
     assert "75.0%" in text and "–" in text
 
 
-def test_a_run_writes_it_once_before_step_1_and_is_not_changed_by_it(tmp_path: Path) -> None:
-    class Plain(FakeTask):
-        def step(self, model: nn.Module, batch: FakeBatch, device: torch.device, done: int) -> Losses:
-            steps.append(done)
-            return super().step(model, batch, device, done)
+def events(run: Path, kind: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == kind]
 
-    steps: list[int] = []
-    run_training(Plain(), fake_recipe(tmp_path))
-    assert steps[:3] == [0, 0, 1]
-    lines = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
-    found = [line for line in lines if line["event"] == "preflight"]
-    assert len(found) == 1 and found[0]["terms"][0]["shares"] == {"weight": 1.0, "bias": 1.0}
+
+def test_it_comes_before_step_1_and_at_milestones(tmp_path: Path) -> None:
+    task = FakeTask()
+    task.marks = [7]
+    run_training(task, fake_recipe(tmp_path))
+    found = events(tmp_path / "run", "preflight")
+    assert [line["step"] for line in found] == [0, 7]
+    assert found[0]["terms"][0]["shares"] == {"weight": 1.0, "bias": 1.0}
+
+
+def test_a_run_is_not_changed_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task draws noise in its step and shows each batch to an auxiliary: both would drift."""
+    run_training(FakeTask(), fake_recipe(tmp_path / "with"))
+    monkeypatch.setattr(Trainer, "_preflight", lambda self, batch: None)
+    run_training(FakeTask(), fake_recipe(tmp_path / "without"))
+    one, other = (tmp_path / name / "run" / "checkpoint-20" for name in ("with", "without"))
+    weights = [load_file(folder / "model.safetensors") for folder in (one, other)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    for name in ("helper", "helper-rank0"):
+        states = [torch.load(folder / "state" / f"{name}.pt", weights_only=True) for folder in (one, other)]
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])

@@ -25,8 +25,10 @@ def test_its_gradient_is_the_stated_multiple_of_the_reconstructions(distil: Make
     frames = torch.rand(2, 12, 3, 32, 32, generator=generator)
     decoded = torch.rand(2, plan.decoded_frames, 3, 32, 32, generator=generator).requires_grad_()
     taught = torch.randn(2, plan.latent_frames, 16, 4, 4, generator=generator)
-    for done, ramp in ((0, 0.25), (1, 0.5), (3, 1.0), (100, 1.0)):
-        terms = task.objective(frames, plan, None, decoded, taught, done).terms
+    assert task.seraena is not None
+    for learned, ramp in ((0, 0.25), (1, 0.5), (3, 1.0), (100, 1.0)):
+        task.seraena.learned = learned
+        terms = task.objective(frames, plan, None, decoded, taught, 0).terms
         (pixels,) = torch.autograd.grad(terms["reconstruction"], decoded, retain_graph=True)
         (push,) = torch.autograd.grad(terms["seraena"], decoded)
         assert push.norm() / pixels.norm() == pytest.approx(0.3 * ramp, rel=1e-3)

@@ -52,13 +52,13 @@ def add_recipe_parser(
     parser = commands.add_parser(
         name,
         help=help,
-        usage=f"tinyworld {name} {named}[--KEY VALUE …]{more} [--help]",
         description=f"The bundled recipe {recipe}; every key of it is a flag." if recipe else which,
         epilog=describe_flags(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         prefix_chars=NO_PREFIX,
         add_help=False,
     )
+    parser.usage = f"{parser.prog} {named}[--KEY VALUE …]{more} [--help]"
     parser.add_argument("overrides", nargs=argparse.REMAINDER, action=_Arguments, help=argparse.SUPPRESS)
     parser.set_defaults(run=run, **({"recipe": recipe} if recipe else {}))
 

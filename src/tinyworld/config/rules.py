@@ -24,7 +24,7 @@ def check_rules(recipe: TaehvRecipe) -> list[str]:
     except ConfigError as error:
         return [*error.problems, *problems]
     sizes = [*_clip_sizes(recipe, spec), *_measured_sizes(recipe, spec)]
-    return [*sizes, *_parity(recipe, spec), *_widths(recipe), *problems]
+    return [*sizes, *_parity(recipe, spec), *_buffer(recipe, spec), *_widths(recipe), *problems]
 
 
 def clip_sizes(recipe: TaehvRecipe) -> list[tuple[str, tuple[int, int, int]]]:
@@ -92,10 +92,10 @@ def _teacher(recipe: TaehvRecipe) -> list[str]:
             "latent_cache holds a reference VAE's latents, but use_ref_vae is false. Leave data.latent_cache out, or set "
             "teacher.use_ref_vae=true."
         )
-    if part == "encoder" and recipe.distils and recipe.loss.encoder_loss_weight == 0:
+    if part != "decoder" and recipe.distils and recipe.loss.encoder_loss_weight == 0:
         problems.append(
-            "train_part=encoder with encoder_loss_weight=0 has nothing to learn. Raise loss.encoder_loss_weight, or train "
-            "both (key: model.train_part)."
+            f"encoder_loss_weight=0 leaves the encoder nothing to learn, but train_part={part} trains it. Raise "
+            "loss.encoder_loss_weight, or set model.train_part=decoder."
         )
     if part == "encoder" and recipe.distils and recipe.seraena.use_seraena:
         problems.append(
@@ -130,13 +130,41 @@ def _parity(recipe: TaehvRecipe, spec: TaehvSpec) -> list[str]:
 
 def _terms(recipe: TaehvRecipe) -> list[str]:
     """Loss terms that need something else."""
-    loss = recipe.loss
+    loss, problems = recipe.loss, []
     if loss.perceptual_loss_weight and loss.perceptual_kind == "lpips" and recipe.validation.lpips_backbone is None:
-        return [
+        problems.append(
             "perceptual_kind=lpips needs VGG16's weights: give validation.lpips_backbone, or use another perceptual_kind, "
             "which needs none (key: loss.perceptual_kind)."
-        ]
-    return []
+        )
+    if loss.decoder_loss_weight and recipe.distils and recipe.teacher.ref_vae_dtype == "fp16":
+        problems.append(
+            "decoder_loss_weight needs gradients through the reference VAE, and those of single pixels are below what fp16 "
+            "can hold. Use bf16 or fp32 (key: teacher.ref_vae_dtype)."
+        )
+    for key, (height, width, _) in clip_sizes(recipe):
+        if loss.perceptual_loss_weight and min(height, width) < LEAST_MEASURED:
+            problems.append(
+                f"{height} x {width} pixels are too few for the perceptual loss, which needs {LEAST_MEASURED} along each side "
+                f"(key: {key}). Use larger clips, or loss.perceptual_loss_weight=0."
+            )
+    return problems
+
+
+def _buffer(recipe: TaehvRecipe, spec: TaehvSpec) -> list[str]:
+    """The replay buffer holds at least one group of the largest clip."""
+    config = recipe.seraena
+    if not config.use_seraena:
+        return []
+    side = spec.spatial_compression
+    height, width = max(((h, w) for _, (h, w, _) in clip_sizes(recipe)), key=lambda size: size[0] * size[1])
+    entry = 3 * config.n_seraena_frames * height * width + 2 * spec.latent_channels * (height // side) * (width // side)
+    least = -(-entry // 2**20)
+    if least <= config.seraena_buffer_mb:
+        return []
+    return [
+        f"seraena_buffer_mb={config.seraena_buffer_mb} does not hold one group of {config.n_seraena_frames} frames of {height} "
+        f"x {width}. Use at least {least}, usually a hundred times that (key: seraena.seraena_buffer_mb)."
+    ]
 
 
 def _size(name: str, size: int, key: str, variant_name: str, spec: TaehvSpec) -> list[str]:

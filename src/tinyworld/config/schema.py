@@ -78,7 +78,7 @@ class Recipe(Section):
         return self._source_folder
 
     def anchored(self) -> "Recipe":
-        """The same recipe with every path that exists made absolute, so that it means the same from any folder."""
+        """The same recipe with every path that exists, or is written to, made absolute: it means the same from any folder."""
         changes: dict[str, Section] = {}
         for name in type(self).model_fields:
             section = getattr(self, name)
@@ -86,6 +86,12 @@ class Recipe(Section):
                 extras = {leaf: field.json_schema_extra for leaf, field in type(section).model_fields.items()}
                 paths = [leaf for leaf, extra in extras.items() if isinstance(extra, dict) and "path" in extra]
                 found = {leaf: self.find(f"{name}.{leaf}") for leaf in paths}
+                made = [leaf for leaf, extra in extras.items() if isinstance(extra, dict) and "made" in extra]
+                found |= {
+                    leaf: Path(getattr(section, leaf)).expanduser().absolute()
+                    for leaf in made
+                    if getattr(section, leaf)
+                }
                 changes[name] = section.model_copy(update={leaf: str(path) for leaf, path in found.items() if path})
         return self.model_copy(update=changes)
 

@@ -111,7 +111,7 @@ class TaehvDataConfig(Section):
         default=None,
         description="Folder of the reference VAE's latents, filled by `tinyworld data cache`: it need not run while "
         "training. Unset: it encodes every clip anew.",
-        json_schema_extra={"metavar": "DIR"},
+        json_schema_extra={"metavar": "DIR", "made": True},
     )
     cached_crops: Count = Field(
         default=4, description="With latent_cache: different cuts of each video, used in turn from epoch to epoch."
@@ -247,8 +247,9 @@ class SeraenaConfig(Section):
         default=64, description="Channels of the discriminator's first block; the others have 2, 4 and 8 times as many."
     )
     seraena_buffer_mb: Count = Field(
-        default=1024,
-        description="Memory of each process for decoded frames of earlier steps that it is shown again, in MiB.",
+        default=256,
+        description="Memory of each process for decoded frames of earlier steps that it is shown again, in MiB; every "
+        "checkpoint holds them too.",
     )
     seraena_buffer_device: Literal["cpu", "training"] = Field(
         default="cpu", description="Where these frames are kept: main memory, or beside the model."

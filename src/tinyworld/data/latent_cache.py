@@ -93,8 +93,12 @@ class LatentCache:
 
     def get(self, cut: Cut) -> Latents:
         """As `read`. Raises DataError when the video could not be read when the cache was filled, and
-        IncompleteCacheError when there is no other reason for the gap."""
-        found = self.read(cut)
+        IncompleteCacheError when there is no other reason for the gap, or the cache itself cannot be read."""
+        self.videos.digest(cut.clip.path)  # an OSError here is the video's
+        try:
+            found = self.read(cut)
+        except OSError as error:
+            self._refuse(f"The latents of {cut.clip.path} cannot be read ({error})")
         if found is None:
             fault = self.videos.fault(cut.clip.path)
             if fault is not None:

@@ -37,7 +37,7 @@ class Found:
 
     @property
     def bytes(self) -> int:
-        return sum(p.stat().st_size for p in self.path.rglob("*") if p.is_file())
+        return size_of(self.path)
 
 
 def listing(run: Path) -> list[Path]:
@@ -49,6 +49,11 @@ def step_of(path: Path) -> int:
     """The step in a checkpoint folder's name, -1 for another name."""
     match = NAME.match(path.name)
     return int(match[1]) if match else -1
+
+
+def size_of(path: Path) -> int:
+    """Bytes of all files of a checkpoint."""
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
 
 
 def inspect(path: Path) -> Found:
@@ -113,22 +118,23 @@ def _of_rank(name: str) -> str:
 
 
 def _link(run: Path, final: Path, step: int, kind: str) -> None:
-    problems = files.verify_folder(final)
+    problems = files.verify_folder(final, content=False)  # staged_folder has just read every byte
     if problems:
-        raise CheckpointError(f"{final} was written but does not read back: {'; '.join(problems)}. Check the disk.")
+        raise CheckpointError(f"{final} was written but is not there: {'; '.join(problems)}. Check the disk.")
     for link in (f"step-{step}.safetensors", "latest.safetensors"):
         files.hard_link(final / f"{kind}.safetensors", run / link)
 
 
-def check(path: Path, fingerprint: dict[str, Any]) -> None:
-    """Raise CheckpointError when a checkpoint is damaged or of another task."""
+def check(path: Path, fingerprint_at: Callable[[int], dict[str, Any]]) -> None:
+    """Raise CheckpointError when a checkpoint is damaged or of another task. fingerprint_at: step → the task's then."""
     problems = files.verify_folder(path)
     if problems:
         raise CheckpointError(
             f"{path} cannot be resumed from: {'; '.join(problems[:3])}. Use --resume_from_checkpoint latest for the newest "
             "checkpoint that is complete, or `tinyworld checkpoint list` to see all."
         )
-    saved = (files.read_manifest(path) or {}).get("fingerprint", {})
+    manifest = files.read_manifest(path) or {}
+    saved, fingerprint = manifest.get("fingerprint", {}), fingerprint_at(int(manifest.get("step", 0)))
     changed = [
         f"{key} was {saved.get(key)!r}, is now {fingerprint[key]!r}"
         for key in fingerprint
@@ -157,13 +163,13 @@ def _read(file: Path) -> Any:
 
 
 def prune(run: Path, keep: int) -> list[Path]:
-    """Remove the oldest checkpoints (and their step-N link) beyond the newest `keep` that verify; 0 keeps all.
+    """Remove the oldest checkpoints (and their step-N link) beyond the newest `keep` that are complete; 0 keeps all.
 
-    Damaged folders do not count towards `keep`, so the last good checkpoint is never removed.
+    Incomplete folders do not count towards `keep`, so the last good checkpoint is never removed.
     """
     if keep <= 0:
         return []
-    good = [path for path in listing(run) if not files.verify_folder(path)]
+    good = [path for path in listing(run) if not files.verify_folder(path, content=False)]
     removed = good[:-keep]
     for path in removed:
         shutil.rmtree(path)

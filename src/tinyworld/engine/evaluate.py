@@ -90,6 +90,7 @@ class Validator:
             "baseline": files.json_ready(mean_metrics([row.baseline for row in rows])),
             "clips": [{"id": row.id, **files.json_ready(row.metrics)} for row in rows],
         }
+        self._begin_anew(state)
         state.history.append(entry)
         best = self._improves(entry, state)
         if dist.is_main():
@@ -103,6 +104,15 @@ class Validator:
             "baseline": entry["baseline"],
             "best": best,
         }
+
+    def _begin_anew(self, state: TrainingState) -> None:
+        """Forget the best model when a milestone lies between the last validation and this one."""
+        last = state.history[-1]["step"] if state.history else 0
+        passed = [mark for mark in self.task.milestones() if last < mark <= state.step]
+        if passed and state.best_value is not None:
+            LOGGER.info("from step %d on the best model is looked for anew: training has changed", passed[-1])
+            state.best_value = state.best_step = None
+            state.validations_without_improvement = 0
 
     def _improves(self, entry: dict[str, Any], state: TrainingState) -> bool:
         name = self.config.metric_for_best_model

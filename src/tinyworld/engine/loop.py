@@ -16,7 +16,16 @@ from tinyworld.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, Interrupted
 from tinyworld.core.version import __version__
 from tinyworld.engine import accelerate_setup
 from tinyworld.engine.journal import Journal, log_to
-from tinyworld.engine.run import JOURNAL, RunPlan, lock, prepare_run, run_folder, start_from
+from tinyworld.engine.run import (
+    JOURNAL,
+    RunPlan,
+    lock,
+    names_a_checkpoint,
+    prepare_run,
+    resumed_path,
+    run_folder,
+    start_from,
+)
 from tinyworld.engine.signals import StopRequest
 from tinyworld.engine.task import Task
 from tinyworld.engine.trainer import Trainer
@@ -30,6 +39,17 @@ class Outcome:
     reason: str
     step: int
     history: list[dict[str, Any]]
+
+
+def check_start(recipe: Recipe) -> None:
+    """What is cheap to know before data is scanned and models are loaded: device, tracker, the checkpoint that is named.
+
+    Raises ConfigError, MissingExtraError, MissingFileError or CheckpointError.
+    """
+    accelerate_setup.require(recipe)
+    resumed = recipe.checkpoint.resume_from_checkpoint
+    if resumed is not None and not names_a_checkpoint(resumed):
+        resumed_path(recipe)
 
 
 def run_training(task: Task, recipe: Recipe) -> Outcome:

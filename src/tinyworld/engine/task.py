@@ -88,8 +88,13 @@ class Task(Protocol):
     def describe(self) -> dict[str, Any]:
         """Facts for the journal's start line: numbers of clips, held-out clips and so on."""
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What must not change between the runs that share a checkpoint: architecture, data order."""
+    def fingerprint(self, done: int) -> dict[str, Any]:
+        """What must not change between the runs that share a checkpoint of `done` steps: architecture, data order, all
+        that these steps have learned from; not what comes later."""
+
+    def milestones(self) -> Sequence[int]:
+        """Steps from which on metrics mean something else than before (a stage's start, the end of a ramp): the best model
+        and the patience of early stopping begin anew there."""
 
     def batches(self, start_step: int, stop_step: int, rank: int, world: int) -> Iterator[Sequence[Batch]]:
         """The micro-batches of each optimizer step from `start_step` on; a pure function of the step."""

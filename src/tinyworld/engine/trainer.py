@@ -49,8 +49,9 @@ class Trainer:
         self.state = TrainingState()
         saved: dict[str, Any] | None = None
         if plan.checkpoint:
-            checkpoint.check(plan.checkpoint, task.fingerprint())
-            saved = checkpoint.read_state(plan.checkpoint, "trainer")
+            asked = plan.checkpoint
+            dist.on_main(lambda: checkpoint.check(asked, task.fingerprint))
+            saved = checkpoint.read_state(asked, "trainer")
         if plan.checkpoint and saved:
             task.load_weights(self.raw, plan.checkpoint / "model.safetensors")
             self.state = TrainingState.from_dict(saved["state"])
@@ -98,11 +99,12 @@ class Trainer:
             self._validate(stop)  # a signal cut this validation short in the run that is resumed
         if self.validator.should_stop(self.state):
             return self._finish("early_stopping")
+        milestones = set(self.task.milestones())
         waited = time.monotonic()
         with TrainingProgress(self.state.step, config.max_train_steps) as progress:
             for micro_batches in batches:
                 fetched = time.monotonic()
-                if self.state.step == 0:
+                if self.state.step == 0 or self.state.step in milestones:
                     self._preflight(micro_batches[0])
                 self._step(micro_batches)
                 self.window.add({"seconds_per_step": time.monotonic() - waited, "data_seconds": fetched - waited})
@@ -132,14 +134,15 @@ class Trainer:
         return bool(self.state.history) and self.state.history[-1]["step"] == self.state.step
 
     def _preflight(self, batch: Batch) -> None:
-        """Log what each loss term weighs in the first gradient; leaves no trace in the training."""
+        """Log what each loss term weighs in this batch's gradient; leaves no trace in the training."""
         with rng.isolated(rng.derive_seed("preflight", dist.rank())):
             rows = preflight.measure(self.raw, self.task.step(self.raw, batch, self.device, self.state.step))
         self.auxiliaries.forget()
         self.journal.write("preflight", self.state.step, terms=[asdict(row) for row in rows])
-        LOGGER.info("shares of the gradient on the first batch:\n%s", preflight.table(rows))
-        for warning in preflight.warnings(rows):
-            LOGGER.warning("warning: %s", warning)
+        if dist.is_main():
+            LOGGER.info("shares of the gradient in step %d:\n%s", self.state.step + 1, preflight.table(rows))
+            for warning in preflight.warnings(rows):
+                LOGGER.warning("warning: %s", warning)
 
     def _step(self, micro_batches: Sequence[Batch]) -> None:
         """One optimizer step over the accumulated micro-batches, or a skip that all ranks agree on."""
@@ -244,10 +247,10 @@ class Trainer:
             writers,
             {"trainer": trainer, **self.auxiliaries.states()},
             {"rng": rng.capture(), **self.auxiliaries.rank_states()},
-            self.task.fingerprint(),
+            self.task.fingerprint(self.state.step),
         )
         dist.on_main(lambda: checkpoint.prune(self.folder, self.recipe.checkpoint.checkpoints_total_limit))
-        size = checkpoint.inspect(path).bytes if dist.is_main() else 0
+        size = checkpoint.size_of(path) if dist.is_main() else 0
         seconds = round(time.monotonic() - began, 3)
         self.journal.write("checkpoint", self.state.step, path=path.name, seconds=seconds, bytes=size)
         return path

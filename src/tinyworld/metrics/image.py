@@ -30,7 +30,7 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
 
     Raises ValueError for shapes that differ or a value range that is not [0, 1].
     """
-    _check(prediction, target)
+    check_clips(prediction, target)
     return torch.stack([decibel(frame_errors(p, t).mean()) for p, t in zip(prediction, target, strict=True)])
 
 
@@ -41,7 +41,7 @@ def psnr_by_position(prediction: Tensor, target: Tensor, positions: Sequence[int
     with `period` frames a latent. A profile that is not flat is the pulsing that such decoders are prone to.
     Raises ValueError for positions that do not fit the frames or the period, and as `psnr`.
     """
-    _check(prediction, target)
+    check_clips(prediction, target)
     if len(positions) != target.shape[1] or not all(0 <= position < period for position in positions):
         raise ValueError(
             f"positions must be {target.shape[1]} numbers from 0 to period - 1, one per frame, got {list(positions)} "
@@ -63,7 +63,7 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    _check(prediction, target)
+    check_clips(prediction, target)
     height, width = target.shape[-2:]
     if min(height, width) < SSIM_WINDOW:
         raise ValueError(
@@ -91,7 +91,7 @@ def flicker(prediction: Tensor, target: Tensor) -> Tensor:
     eye sees pulsing; over all pixels when fewer than STATIC_SHARE of them are static. NaN for a clip of one frame,
     which has no change to look at. Raises ValueError as `psnr`.
     """
-    _check(prediction, target)
+    check_clips(prediction, target)
     if target.shape[1] == 1:
         return torch.full((target.shape[0],), math.nan, dtype=torch.float64, device=target.device)
     return torch.stack([_clip_flicker(p, t) for p, t in zip(prediction, target, strict=True)])
@@ -142,7 +142,8 @@ def decibel(error: Tensor) -> Tensor:
     return (-10 * torch.log10(error)).clamp(max=PSNR_CAP)
 
 
-def _check(prediction: Tensor, target: Tensor) -> None:
+def check_clips(prediction: Tensor, target: Tensor) -> None:
+    """Raise ValueError unless both are clips of one shape, floats, in [0, 1] (the prediction about there)."""
     if prediction.shape != target.shape or target.ndim != 5 or target.numel() == 0:
         raise ValueError(
             "prediction and target must be clips of one shape N T C H W with at least one value, got "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tinyworld.metrics.image import _check
+from tinyworld.metrics.image import check_clips
 
 LUMINANCE = (0.299, 0.587, 0.114)
 """BT.601 weights of red, green and blue."""
@@ -95,7 +95,7 @@ def _by_chunks(measure: Callable[..., Tensor], *frames: Tensor) -> Tensor:
 
 
 def _check_pictures(prediction: Tensor, target: Tensor) -> None:
-    _check(prediction, target)
+    check_clips(prediction, target)
     height, width = target.shape[-2:]
     if target.shape[2] != 3 or min(height, width) < SMALLEST:
         raise ValueError(

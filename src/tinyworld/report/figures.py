@@ -14,6 +14,8 @@ Series = list[float | None]
 COLOURS = ("#3d7fd0", "#d9822b", "#2f9e77", "#a06cd5", "#c9546b", "#8c8c3a", "#4aa3b8", "#9a7460")
 """Legible on the light and the dark page."""
 BASELINE = "#8a8f98"
+FROM_ZERO = ("flicker", "sharpness", "latent_error")
+"""Metrics whose axis begins at zero."""
 MOST_POINTS = 1600
 """Longer raw curves keep the smallest and the largest value of each stretch, so that no spike is lost."""
 
@@ -204,7 +206,11 @@ def quality_charts(run: Run) -> list[Chart]:
         ("psnr", "PSNR", "dB, mean over held-out clips, higher is better"),
         ("ssim", "SSIM", "mean over held-out clips, 1 is perfect"),
         ("flicker", "Flicker", "change from frame to frame that the original does not have, lower is better"),
+        ("sharpness", "Sharpness", "finest detail against the original's, 1 is as sharp, below is blurred"),
+        ("gmsd", "GMSD", "deviation of gradient magnitude similarity, lower is better"),
         ("lpips", "LPIPS", "perceptual distance, lower is better"),
+        ("round_trip_psnr", "PSNR of the round trip", "dB, through the model's own latents"),
+        ("latent_error", "Latent error", "RMS difference to the reference VAE's latents, in units of their spread"),
     ):
         values, baseline = column(run.validations, key), column(run.validations, "baseline", key)
         if not any(value is not None for value in values):
@@ -213,12 +219,16 @@ def quality_charts(run: Run) -> list[Chart]:
         if any(value is not None for value in baseline):
             caption += "; dashed: mean colour"
             traces.append(line(steps, baseline, "mean colour", BASELINE, dash="dash", width=1.5))
+        teacher = column(run.validations, "baseline", f"teacher_{key}")
+        if any(value is not None for value in teacher):
+            caption += "; dotted: the reference VAE itself"
+            traces.append(line(steps, teacher, "reference VAE", COLOURS[2], dash="dot", width=1.5))
         if run.best_step is not None and run.best_step in steps:
             best = values[steps.index(run.best_step)]
             ring = {"size": 13, "color": "rgba(0,0,0,0)", "line": {"color": COLOURS[1], "width": 2}}
             caption += "; ring: best model"
             traces.append(line([run.best_step], [best], "best model", COLOURS[1], markers=True) | {"marker": ring})
-        charts.append(Chart(title, caption, {"data": traces, "layout": layout(from_zero=key == "flicker")}))
+        charts.append(Chart(title, caption, {"data": traces, "layout": layout(from_zero=key in FROM_ZERO)}))
     positions = _positions(run) if run.validations else None
     return charts + ([positions] if positions else [])
 

@@ -56,6 +56,7 @@ def build_report(run_folder: str | Path, embedded_bytes: int = EMBEDDED_BYTES) -
         figures=_embedded_json([chart.figure for charts in sections.values() for chart in charts]),
         plotly=Markup(get_plotlyjs()) if any(sections.values()) else None,
         lives=[words.life(life) for life in run.lives],
+        preflight=_preflight(run),
         skips=[words.skip(record) for record in run.skips],
         checkpoints=[(entry, (folder / str(entry.get("path"))).is_dir()) for entry in reversed(run.checkpoints)],
         most_rows=MOST_ROWS,
@@ -100,6 +101,9 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     rows = [
         ("Recipe", start.get("recipe") or run.config.get("name")),
         ("Model", run.setting("model", "variant")),
+        ("Mode", start.get("mode")),
+        ("Reference VAE", start.get("teacher")),
+        ("Latents", start.get("latents")),
         ("Parameters", words.whole(start["parameters"]) if number(start.get("parameters")) else None),
         ("Device", start.get("device")),
         ("Processes", words.whole(world) if world and world > 1 else None),
@@ -142,7 +146,11 @@ def _tiles(run: Run) -> list[Tile]:
             tiles.append(Tile(label, words.fixed(value, digits), unit, beside, main=True))
         tiles.append(Tile("Flicker", words.fixed(best.get("flicker"), 4), "", "0 is best"))
         lpips = number(best.get("lpips"))
-        tiles.append(Tile("LPIPS", words.fixed(lpips, 3), "", "not measured" if lpips is None else "0 is equal"))
+        sharp = number(best.get("sharpness"))
+        if lpips is not None or sharp is None:
+            tiles.append(Tile("LPIPS", words.fixed(lpips, 3), "", "not measured" if lpips is None else "0 is equal"))
+        else:
+            tiles.append(Tile("Sharpness", words.fixed(sharp, 3), "", "1 is as sharp as the original"))
     if not run.lives and not run.steps:
         return tiles
     planned, seen = run.setting("training", "max_train_steps"), words.last_number(run.steps, "samples_seen")
@@ -152,6 +160,18 @@ def _tiles(run: Run) -> list[Tile]:
     spent = sum(life.seconds for life in run.lives)
     tiles.append(Tile("Time", words.duration(spent), "", f"{words.fixed(pace, 2)} s a step" if pace else ""))
     return tiles
+
+
+def _preflight(run: Run) -> dict[str, Any]:
+    """The table of each loss term's share of the first gradient in each part of the model."""
+    rows = [(str(row.get("term")), row.get("value"), _shares(row)) for row in run.preflight]
+    return {"parts": list(dict.fromkeys(part for _, _, shares in rows for part in shares)), "rows": rows}
+
+
+def _shares(row: Record) -> dict[str, float]:
+    shares = row.get("shares")
+    known = shares.items() if isinstance(shares, dict) else ()
+    return {str(part): share for part, value in known if (share := number(value)) is not None}
 
 
 def _clips(run: Run) -> dict[str, Any]:

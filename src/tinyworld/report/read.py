@@ -44,6 +44,8 @@ class Run:
     best_step: int | None = None
     best_metric: str = "psnr"
     checkpoints: list[Record] = field(default_factory=list)
+    preflight: list[Record] = field(default_factory=list)
+    """Each loss term's shares of the first gradient."""
     skips: list[Record] = field(default_factory=list)
     quarantined: dict[str, str] = field(default_factory=dict)
     config_text: str | None = None
@@ -156,6 +158,9 @@ def _take(run: Run, record: Record) -> None:
         run.validations = [earlier for earlier in run.validations if earlier["step"] < step] + [record]
     elif event == "checkpoint":
         run.checkpoints = [earlier for earlier in run.checkpoints if earlier["step"] != step] + [record]
+    elif event == "preflight":
+        terms = record.get("terms")
+        run.preflight = [term for term in terms if isinstance(term, dict)] if isinstance(terms, list) else []
     elif event == "skip":
         run.skips.append(record)
     elif event == "quarantine":

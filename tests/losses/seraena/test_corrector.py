@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tinyworld.core.errors import CheckpointError, ConfigError, TrainingError
 from tinyworld.losses.seraena import Seraena, SeraenaSettings, adversarial_loss, strength_for
+from tinyworld.losses.seraena.corrector import CONTEXT_RMS, faint
 
 SMALL = (8, 8, 12, 16, 16, 16)
 
@@ -120,7 +121,15 @@ def test_fakes_carry_no_gradient_and_are_stored_as_8_bits() -> None:
     seraena.learn()
     state = seraena.rank_state()["buffer"]
     assert torch.equal(state["images"][0], (fake[:, 0].clamp(0, 1) * 255).round().to(torch.uint8))
-    assert torch.equal(state["contexts"][0], latents.mean(dim=1).half())
+    assert torch.equal(state["contexts"][0], faint(latents.detach()).mean(dim=1).half())
+
+
+def test_latents_of_any_size_reach_the_discriminator_equally_faint() -> None:
+    latents = torch.randn(3, 2, 4, 2, 2) * torch.tensor([1e-3, 1.0, 50.0]).view(3, 1, 1, 1, 1)
+    faded = faint(latents)
+    assert torch.allclose(faded.square().flatten(1).mean(dim=1).sqrt(), torch.full((3,), CONTEXT_RMS))
+    assert torch.allclose(faded[0] / faded[0, 0, 0, 0, 0], latents[0] / latents[0, 0, 0, 0, 0], rtol=1e-4)
+    assert not faint(torch.zeros(1, 2, 4, 2, 2)).any()
 
 
 def test_an_error_inside_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

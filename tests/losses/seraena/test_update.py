@@ -29,7 +29,7 @@ def filled(size: int) -> ReplayBuffer:
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 8])
-def test_half_old_half_fresh_and_half_of_all_real(size: int) -> None:
+def test_every_group_real_and_decoded_and_half_of_those_old(size: int) -> None:
     generator, buffer = torch.Generator().manual_seed(0), filled(8)
     origins = []
     for _ in range(400):
@@ -38,8 +38,9 @@ def test_half_old_half_fresh_and_half_of_all_real(size: int) -> None:
             chosen = judged.images[judged.origin == kind]
             assert torch.equal(chosen, torch.full_like(chosen, value / 255))
         assert torch.equal(judged.contexts[:, 0, 0, 0] == 2, judged.origin == OLD)  # each with its own context
+        assert len(judged.origin) == 2 * size
         origins.append(judged.origin)
-    shares = torch.bincount(torch.cat(origins), minlength=3) / (400 * size)
+    shares = torch.bincount(torch.cat(origins), minlength=3) / (800 * size)
     for kind, share in ((REAL, 0.5), (FRESH, 0.25), (OLD, 0.25)):
         assert shares[kind].item() == pytest.approx(share, abs=0.08)
 

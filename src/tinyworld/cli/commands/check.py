@@ -21,8 +21,8 @@ def run(options: argparse.Namespace) -> int:
     for warning in warnings(recipe):
         print(f"warning: {warning}")
     _frames(recipe)
-    _start(recipe)
     _memory(recipe)
+    _start(recipe)
     return 0
 
 
@@ -43,13 +43,10 @@ def _frames(recipe: "TaehvRecipe") -> None:
 
 def _start(recipe: "TaehvRecipe") -> None:
     """Everything that training does before its first step: device, tracker, checkpoint, data, weights."""
-    from tinyworld.engine import accelerate_setup, run
+    from tinyworld.engine.loop import check_start
     from tinyworld.tasks.taehv import TaehvTask
 
-    accelerate_setup.require(recipe)
-    resumed = recipe.checkpoint.resume_from_checkpoint
-    if resumed is not None and not run.names_a_checkpoint(resumed):
-        run.resumed_path(recipe)
+    check_start(recipe)
     task = TaehvTask(recipe)
     report = task.sources.report
     print(

@@ -39,8 +39,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "cache",
         fill_cache,
         help="compute the reference VAE's latents that a recipe trains on, as far as they are missing",
+        more=" [--prune]",
     )
-    actions.choices["cache"].usage = "tinyworld data cache RECIPE [--KEY VALUE …] [--prune] [--help]"
 
 
 def make_rooms(options: argparse.Namespace) -> int:

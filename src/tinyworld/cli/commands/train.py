@@ -35,10 +35,11 @@ def run(options: argparse.Namespace) -> int:
 
 def train(recipe: "TaehvRecipe") -> "Outcome":
     """Train and write the report; shared by `train` and `demo`."""
-    from tinyworld.engine.loop import run_training
+    from tinyworld.engine.loop import check_start, run_training
     from tinyworld.report import build_report
     from tinyworld.tasks.taehv import TaehvTask
 
+    check_start(recipe)
     try:
         outcome = run_training(TaehvTask(recipe), recipe)
     except Interrupted as end:

@@ -13,6 +13,10 @@ from tinyworld.losses.seraena.replay import MEBIBYTE, ReplayBuffer
 from tinyworld.losses.seraena.update import FRESH, OLD, REAL, Shown, compose, step
 from tinyworld.models.seraena import WIDTHS, SeraenaDiscriminator
 
+CONTEXT_RMS = 0.1
+"""Size of the latents that the discriminator is given, about that of fine detail in its pictures (in [-1, 1]). At their
+own size, 1 or 2 in normalised latents, they drown the detail that it is to judge, and it learns nothing for hundreds
+of steps (docs/lab-log.md)."""
 ORIGINS = {"real": REAL, "fresh": FRESH, "buffer": OLD}
 
 
@@ -55,6 +59,8 @@ class Seraena:
         )
         self._generator = torch.Generator().manual_seed(rng.derive_seed(settings.seed, "seraena", "coins", rank, world))
         self._shown: list[Shown | None] = []
+        self.learned = 0
+        """Optimizer steps after which it has learned."""
 
     def to(self, device: torch.device) -> None:
         """Move discriminator, optimizer state and, with buffer_device "training", the buffer."""
@@ -74,6 +80,7 @@ class Seraena:
         """
         failure: TrainingError | None = None
         found: Correction | None = None
+        latents = faint(latents.detach())
         try:
             found = correction(self.discriminator, real, fake, latents, self.settings.group)
         except TrainingError as error:
@@ -104,6 +111,7 @@ class Seraena:
             )
         if not shown:
             return {}
+        self.learned += 1
         losses: list[Tensor] = []
         counts = dict.fromkeys((*ORIGINS, *(f"{name} right" for name in ORIGINS)), 0.0)
         for batch in shown:
@@ -130,6 +138,7 @@ class Seraena:
             "architecture": self.settings.architecture(),
             "discriminator": self.discriminator.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "learned": self.learned,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -143,6 +152,7 @@ class Seraena:
             )
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.learned = int(state["learned"])
         for parameters in self.optimizer.param_groups:
             parameters.update(lr=self.settings.learning_rate, betas=self.settings.betas)
 
@@ -154,6 +164,12 @@ class Seraena:
         """Go on from `rank_state`."""
         self.buffer.load_state_dict(state["buffer"])
         self._generator.set_state(state["generator"])
+
+
+def faint(latents: Tensor) -> Tensor:
+    """The same latents N L c h w with an RMS of CONTEXT_RMS in each clip; one of zeros stays so."""
+    rms = latents.float().square().flatten(1).mean(dim=1).sqrt()
+    return latents.float() * (CONTEXT_RMS / rms.clamp_min(1e-12)).view(-1, 1, 1, 1, 1)
 
 
 def _bytes(frames: Tensor) -> Tensor:

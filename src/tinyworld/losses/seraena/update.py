@@ -40,23 +40,24 @@ class Judged:
 
 
 def compose(shown: Shown, buffer: ReplayBuffer, generator: torch.Generator) -> Judged:
-    """Half of the decoded groups are replaced by older ones of the same shape, once the buffer holds as many; then each
-    place shows, by a coin, its decoded group or the real one. All draws are from `generator` and the buffer's."""
+    """Every group twice: as it really is and decoded; half of the decoded ones are replaced by older ones of the same
+    shape, once the buffer holds as many. All draws are from `generator` and the buffer's.
+
+    (The published recipe shows each group once, real or decoded by a coin. With the few groups of a micro-batch the
+    pictures' own differences then drown what tells them apart: docs/lab-log.md.)
+    """
     size, shape = len(shown.fake), shape_of(shown.fake, shown.contexts)
-    images, contexts, origin = shown.fake.clone(), shown.contexts.clone(), torch.full((size,), FRESH)
+    fakes, contexts, origin = shown.fake.clone(), shown.contexts.clone(), torch.full((size,), FRESH)
     old = (size + int(torch.randint(2, (), generator=generator))) // 2  # of an odd number, the half by turns
-    places = torch.randperm(size, generator=generator)[:old]
-    is_real = torch.rand(size, generator=generator) < 0.5
     if 1 <= old <= buffer.count(shape):
-        old_images, old_contexts = buffer.draw(shape, old)
-        images[places.to(images.device)] = old_images.to(images.device)
-        contexts[places.to(images.device)] = old_contexts.to(images.device)
+        places = torch.randperm(size, generator=generator)[:old]
+        old_fakes, old_contexts = buffer.draw(shape, old)
+        fakes[places.to(fakes.device)] = old_fakes.to(fakes.device)
+        contexts[places.to(fakes.device)] = old_contexts.to(fakes.device)
         origin[places] = OLD
-    origin[is_real] = REAL
-    chosen = is_real.to(images.device).view(-1, 1, 1, 1)
-    images = torch.where(chosen, shown.real, images)
-    contexts = torch.where(chosen, shown.contexts, contexts)
-    return Judged(images.float() / 255, contexts.float(), origin)
+    images = torch.cat([shown.real, fakes])
+    origin = torch.cat([torch.full((size,), REAL), origin])
+    return Judged(images.float() / 255, torch.cat([shown.contexts, contexts]).float(), origin)
 
 
 def step(

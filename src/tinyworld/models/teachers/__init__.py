@@ -5,6 +5,15 @@
 
 from tinyworld.models.teachers.facts import SUPPORTED, TeacherFacts, read_facts
 from tinyworld.models.teachers.latents import Convention, Posterior
-from tinyworld.models.teachers.teacher import Teacher, open_teacher
+from tinyworld.models.teachers.teacher import Teacher, open_teacher, teacher_digest
 
-__all__ = ["SUPPORTED", "Convention", "Posterior", "Teacher", "TeacherFacts", "open_teacher", "read_facts"]
+__all__ = [
+    "SUPPORTED",
+    "Convention",
+    "Posterior",
+    "Teacher",
+    "TeacherFacts",
+    "open_teacher",
+    "read_facts",
+    "teacher_digest",
+]

@@ -174,5 +174,19 @@ def open_teacher(
     shift, scale = constants(vae, facts.kind, facts.latent_channels, facts.convention)
     if tiling:
         vae.enable_tiling()
-    key = digest(facts, config, files, dtype, tiling, slicing)
+    key = digest(facts, config, files, dtype, tiling)
     return Teacher(vae, facts, key, dtype, slicing, shift, scale).to(device)
+
+
+def teacher_digest(
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    convention: Convention | None = None,
+    tiling: bool = False,
+) -> str:
+    """`open_teacher(…).digest`, worked out from the files without loading the model. Raises as `open_teacher`."""
+    place = locate(path)
+    config = read_config(place.folder)
+    facts = facts_of(place.folder, config, convention)
+    return digest(facts, config, weight_files(place.with_weights()), dtype, tiling)

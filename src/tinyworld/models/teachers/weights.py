@@ -103,11 +103,11 @@ def _misfits(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> 
     ]
 
 
-def digest(
-    facts: TeacherFacts, config: dict[str, Any], files: list[Path], dtype: torch.dtype, tiling: bool, slicing: bool
-) -> str:
-    """Hex SHA-256 over all that decides the latents: class, config, content of the weight files, precision, convention,
-    tiling and slicing; not over where the teacher lies, nor the diffusers version that saved it."""
+def digest(facts: TeacherFacts, config: dict[str, Any], files: list[Path], dtype: torch.dtype, tiling: bool) -> str:
+    """Hex SHA-256 over all that decides the latents: class, config, content of the weight files, precision, convention and
+    tiling. Not over slicing, which changes no more than another batch size does; not over where the teacher lies, nor
+    the diffusers version that saved it.
+    """
     stated = {
         "class": facts.class_name,
         "config": {key: value for key, value in config.items() if not key.startswith("_")},
@@ -115,6 +115,5 @@ def digest(
         "dtype": str(dtype),
         "convention": facts.convention,
         "tiling": tiling,
-        "slicing": slicing,
     }
     return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()

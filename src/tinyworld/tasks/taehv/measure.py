@@ -116,10 +116,11 @@ def _teacher_baseline(sample: Window) -> dict[str, float]:
     return {} if sample.taught is None else {"teacher_psnr": sample.taught.psnr, "teacher_ssim": sample.taught.ssim}
 
 
-def write_preview(model: Taehv, sample: Window, device: torch.device, folder: Path) -> None:
-    """original | reconstruction | difference ×4, as a small mp4 named after the clip (`core.names.file_name`)."""
+def write_preview(model: Taehv, sample: Window, device: torch.device, folder: Path, encoder_only: bool = False) -> None:
+    """original | reconstruction | difference ×4, as a small mp4 named after the clip (`core.names.file_name`). What is
+    decoded is what `evaluate` measures."""
     frames = sample.frames(device)
-    taught = _latents([sample], device)
+    taught = None if encoder_only else _latents([sample], device)
     made = model.reconstruct(frames) if taught is None else _decoded(model, taught, frames)
     pairs = zip(_pictures(frames), _pictures(made.clamp(0, 1)), strict=True)
     path = folder / f"{file_name(sample.clip.id)}.mp4"

@@ -10,6 +10,7 @@ from tinyworld.losses.perceptual import gms_distance, lpips_distance
 from tinyworld.losses.pixel import flicker_distance, latent_moments, pixel_distance
 from tinyworld.losses.seraena import Seraena, adversarial_loss, strength_for
 from tinyworld.models.lpips import LPIPS
+from tinyworld.models.taehv.model import with_length
 from tinyworld.models.teachers import Teacher
 
 
@@ -44,9 +45,18 @@ class Objective:
         if decoded is not None:
             made, wanted = decoded[:, : plan.target_frames].float(), frames[:, : plan.target_frames]
             terms = self._pixels(made, wanted) | terms
+            if self.loss.decoder_loss_weight and self.teacher is not None:
+                whole = with_length(
+                    frames, plan.decoded_frames
+                )  # a count that the teacher takes; padding is repeated frames
+                terms["decoder"] = self.loss.decoder_loss_weight * feature_distance(
+                    self.teacher, decoded.float(), whole
+                )
             context = taught if taught is not None else encoded
             if self.seraena is not None and context is not None and done >= self.seraena_config.seraena_start_step:
-                terms["seraena"] = self._adversarial(made, wanted, context, terms["reconstruction"], done, monitors)
+                terms["seraena"] = self._adversarial(
+                    self.seraena, made, wanted, context, terms["reconstruction"], monitors
+                )
         return Losses(terms, monitors)
 
     def _latents(self, encoded: Tensor, taught: Tensor | None, monitors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -71,34 +81,31 @@ class Objective:
             terms["perceptual"] = loss.perceptual_loss_weight * gms_distance(made, wanted)
         elif loss.perceptual_loss_weight and self.lpips is not None:
             terms["perceptual"] = loss.perceptual_loss_weight * lpips_distance(self.lpips, made, wanted)
-        if loss.decoder_loss_weight and self.teacher is not None:
-            terms["decoder"] = loss.decoder_loss_weight * feature_distance(self.teacher, made, wanted)
         return terms
 
     def _adversarial(
         self,
+        seraena: Seraena,
         made: Tensor,
         wanted: Tensor,
         context: Tensor,
         reconstruction: Tensor,
-        done: int,
         monitors: dict[str, Tensor],
     ) -> Tensor:
-        assert self.seraena is not None
-        correction = self.seraena.correct(wanted, made, context.detach())
+        correction = seraena.correct(wanted, made, context.detach())
         (reference,) = torch.autograd.grad(reconstruction, made, retain_graph=True)
-        ratio = self.ratio(done)
+        ratio = self.ratio(seraena.learned)
         monitors |= {
             "seraena/correction_scale": correction.scale,
             "seraena/gradient_ratio": made.new_tensor(ratio),
         }
         return adversarial_loss(made, correction.direction, strength_for(reference, correction.direction, ratio))
 
-    def ratio(self, done: int) -> float:
-        """Adversarial gradient in multiples of the reconstruction's, after `done` steps: the ramp up to its weight."""
+    def ratio(self, learned: int) -> float:
+        """Adversarial gradient in multiples of the reconstruction's, once the discriminator has learned in that many steps:
+        the ramp up to its weight. (Counted by the discriminator, so that one switched on in a resumed run has its ramp.)"""
         config = self.seraena_config
-        since = done - config.seraena_start_step
-        return config.seraena_loss_weight * min(1.0, (since + 1) / max(config.seraena_ramp_steps, 1))
+        return config.seraena_loss_weight * min(1.0, (learned + 1) / max(config.seraena_ramp_steps, 1))
 
 
 def feature_distance(teacher: Teacher, made: Tensor, wanted: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from tinyworld.losses.seraena import Seraena, SeraenaSettings
 from tinyworld.models.taehv import Taehv, weights
 from tinyworld.models.teachers import Teacher
 from tinyworld.tasks.taehv import measure
-from tinyworld.tasks.taehv.clips import clip_dataset, latent_cache, order
+from tinyworld.tasks.taehv.clips import cached_views, clip_dataset, latent_cache, order, uses_cache
 from tinyworld.tasks.taehv.lessons import Lessons, teach_window
 from tinyworld.tasks.taehv.objective import Objective
 from tinyworld.tasks.taehv.reference import open_reference
@@ -50,6 +50,8 @@ class TaehvTask:
         cache = latent_cache(recipe)
         self.datasets = [clip_dataset(recipe, self.sources.train, stage, cache) for stage in self.stages]
         self._check_buckets()
+        if cache is not None:
+            cache.require([view for dataset in self.datasets for view in cached_views(recipe, dataset)])
         self.windows = self._readable_windows()
         self.lessons = None
         self.taught_by: dict[str, str] = {}
@@ -105,20 +107,29 @@ class TaehvTask:
             "lpips": "measured" if self.lpips is not None else "not measured (validation.lpips_backbone is unset)",
         }
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Architecture, what is learned from, and everything that the order of samples depends on."""
+    def milestones(self) -> Sequence[int]:
+        """The starts of the later stages, and where Seraena's weight is full: it costs PSNR by design."""
+        config = self.recipe.seraena
+        full = [config.seraena_start_step + config.seraena_ramp_steps] if config.use_seraena else []
+        return [stage.from_step for stage in self.stages[1:]] + full
+
+    def fingerprint(self, done: int) -> dict[str, Any]:
+        """Architecture, what is learned from, and everything that the order of samples depends on; of the stages those
+        that have begun, so that later ones can still be changed."""
         data = self.recipe.data
         ids = hashlib.sha256("\n".join(clip.id for clip in self.sources.train).encode()).hexdigest()[:16]
+        begun = [stage for stage in self.stages if stage.from_step < max(done, 1)]
         return {
             "task": self.name,
             "model": self.spec.to_dict(),
             "trained part": self.recipe.model.train_part,
             "teacher": self.taught_by.get("digest", "none"),
             "seed": self.recipe.run.seed,
-            "clips per step": [self._clips_per_step(stage) * dist.world_size() for stage in self.stages],
-            "stages": [[stage.from_step, [list(bucket) for bucket in stage.buckets]] for stage in self.stages],
+            "clips per step": [self._clips_per_step(stage) * dist.world_size() for stage in begun],
+            "stages": [[stage.from_step, [list(bucket) for bucket in stage.buckets]] for stage in begun],
             "windows": [list(data.frame_steps), data.crop_scale, data.flip, data.short_clips, data.pad_frames],
             "augmentation": [data.colour_jitter, data.clip_ends],
+            "cached cuts": data.cached_crops if uses_cache(self.recipe) else 0,
             "training clips": f"{len(self.sources.train)} ({ids})",
         }
 
@@ -198,7 +209,8 @@ class TaehvTask:
         return measure.evaluate(as_taehv(model), samples, device, self.lpips, encoder_only)
 
     def preview(self, model: nn.Module, sample: measure.Window, device: torch.device, folder: Path) -> None:
-        measure.write_preview(as_taehv(model), sample, device, folder)
+        encoder_only = self.recipe.model.train_part == "encoder"
+        measure.write_preview(as_taehv(model), sample, device, folder, encoder_only)
 
     def save_weights(self, model: nn.Module, file: Path) -> None:
         weights.write_weights(file, model.state_dict(), as_taehv(model).spec)
