@@ -50,6 +50,11 @@ def test_a_drowned_term_and_the_one_that_drowns_it_are_named() -> None:
     assert "code term has 0.10% of the gradient" in found[1]
 
 
+def test_a_term_on_its_ramp_is_not_called_weak() -> None:
+    weak = preflight.TermShare("seraena", 1e-6, {"decoder": 0.002}, rising=True)
+    assert preflight.warnings([weak]) == [] and "still rises" in preflight.table([weak])
+
+
 def test_the_table_names_terms_and_parts() -> None:
     text = preflight.table(rows(3.0, 1.0))
     assert text.splitlines()[0].split() == ["loss", "term", "value", "encoder", "decoder"]

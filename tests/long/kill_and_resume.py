@@ -2,8 +2,9 @@
 
     python tests/long/kill_and_resume.py [--kills 5] [--seed 0]
 
-Prints one line per moment and exits with 1 when any final weight, average, optimizer moment, random state or
-validation number differs. Works on small rendered rooms in a temporary folder.
+Prints one line per moment and exits with 1 when any final weight, average, optimizer moment, random state, validation
+number, or anything of Seraena (discriminator, its optimizer, replay buffer, generators) differs. Works on small rendered
+rooms in a temporary folder.
 """
 
 import argparse
@@ -14,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -26,7 +29,7 @@ FLAGS = {
     "height": 32, "width": 32, "n_frames": 8, "train_batch_size": 2, "max_train_steps": STEPS, "encoder_width": 8,
     "decoder_widths": "[16,8,8,8]", "checkpointing_steps": 7, "checkpoints_total_limit": 3, "validation_steps": 10,
     "num_preview_clips": 1, "early_stopping_patience": 0, "log_steps": 1, "lr_warmup_steps": 3, "device": "cpu", "cpu_threads": 1,
-    "run_name": "run",
+    "run_name": "run", "use_seraena": "true", "seraena_width": 8, "seraena_buffer_mb": 1, "seraena_ramp_steps": 10,
 }  # fmt: skip
 
 
@@ -49,11 +52,25 @@ def final_state(run: Path) -> dict[str, torch.Tensor]:
     trainer = torch.load(folder / "state" / "trainer.pt", weights_only=True)
     for index, moments in trainer["optimizer"]["state"].items():
         state |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
+    for name in ("seraena", "seraena-rank0"):
+        state |= dict(tensors(torch.load(folder / "state" / f"{name}.pt", weights_only=True), name))
     state["random"] = torch.load(folder / "state" / "rng-rank0.pt", weights_only=True)["torch"]
     history = json.loads((run / "validation_history.json").read_text())
     numbers = [[clip["psnr"], clip["ssim"], clip["flicker"]] for entry in history for clip in entry["clips"]]
     state["validation"] = torch.tensor(numbers, dtype=torch.float64)
     return state
+
+
+def tensors(value: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor and number in nested dicts and lists, by its place."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from tensors(item, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from tensors(item, f"{name}.{index}")
+    elif isinstance(value, torch.Tensor | int | float):
+        yield name, torch.as_tensor(value)
 
 
 def differing(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[str]:

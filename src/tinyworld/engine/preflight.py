@@ -21,12 +21,13 @@ class TermShare:
     """One loss term: its weighted value, and its gradient's share in each part of the model that it reaches.
 
     Parts are the trainable module's children (encoder, decoder, …). A share is the norm of the term's gradient over
-    the sum of all terms' norms there.
+    the sum of all terms' norms there. `rising`: the term's weight is still on a ramp.
     """
 
     term: str
     value: float
     shares: dict[str, float]
+    rising: bool = False
 
 
 def measure(model: nn.Module, losses: Losses) -> list[TermShare]:
@@ -42,6 +43,7 @@ def measure(model: nn.Module, losses: Losses) -> list[TermShare]:
             term,
             float(value.detach()),
             {part: norm / totals[part] for part, norm in norms[term].items() if totals[part] > 0},
+            term in losses.rising,
         )
         for term, value in losses.terms.items()
     ]
@@ -68,7 +70,8 @@ def table(rows: list[TermShare]) -> str:
     lines = [f"{'loss term':<{wide}}  {'value':>10}" + "".join(f"  {part:>9}" for part in parts)]
     for row in rows:
         cells = "".join(f"  {_percent(row.shares.get(part)):>9}" for part in parts)
-        lines.append(f"{row.term:<{wide}}  {row.value:>10.4g}{cells}")
+        note = "  (its weight still rises)" if row.rising else ""
+        lines.append(f"{row.term:<{wide}}  {row.value:>10.4g}{cells}{note}")
     return "\n".join(lines)
 
 
@@ -80,7 +83,7 @@ def warnings(rows: list[TermShare]) -> list[str]:
     """Terms that train next to nothing, or drown the others."""
     found = []
     for row in rows:
-        if row.shares and max(row.shares.values()) < LEAST:
+        if row.shares and max(row.shares.values()) < LEAST and not row.rising:
             found.append(
                 f"the {row.term} term has {max(row.shares.values()):.2%} of the gradient: it trains next to nothing. "
                 "Raise its weight, or set it to 0 and save its time."

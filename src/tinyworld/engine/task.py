@@ -51,10 +51,12 @@ class Roles:
 
 @dataclass
 class Losses:
-    """What a step adds up. `terms` are weighted scalars whose sum is minimised; `monitors` are logged only."""
+    """What a step adds up. `terms` are weighted scalars whose sum is minimised; `monitors` are logged only; `rising` names
+    the terms whose weight is still on a ramp."""
 
     terms: dict[str, Tensor]
     monitors: dict[str, Tensor] = field(default_factory=dict)
+    rising: frozenset[str] = frozenset()
 
     @property
     def total(self) -> Tensor:

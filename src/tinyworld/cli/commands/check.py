@@ -72,6 +72,12 @@ def _memory(recipe: "TaehvRecipe") -> None:
         print(f"besides: Seraena's replay buffer, up to {recipe.seraena.seraena_buffer_mb} MiB per process in {where}")
     if recipe.distils:
         print(f"besides: the reference VAE in {recipe.teacher.ref_vae_dtype}" + _when(recipe))
+    if recipe.seraena.use_seraena:
+        kept = recipe.checkpoint.checkpoints_total_limit
+        print(
+            f"checkpoints: each holds the replay buffer of every process too, up to {recipe.seraena.seraena_buffer_mb} MiB; "
+            + (f"the newest {kept} are kept" if kept else "all are kept")
+        )
 
 
 def _when(recipe: "TaehvRecipe") -> str:

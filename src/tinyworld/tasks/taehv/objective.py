@@ -57,7 +57,8 @@ class Objective:
                 terms["seraena"] = self._adversarial(
                     self.seraena, made, wanted, context, terms["reconstruction"], monitors
                 )
-        return Losses(terms, monitors)
+        ramping = self.seraena is not None and self.seraena.learned + 1 < self.seraena_config.seraena_ramp_steps
+        return Losses(terms, monitors, frozenset({"seraena"} if ramping else ()))
 
     def _latents(self, encoded: Tensor, taught: Tensor | None, monitors: dict[str, Tensor]) -> dict[str, Tensor]:
         own = encoded.detach()
