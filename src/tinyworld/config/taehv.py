@@ -233,7 +233,7 @@ class SeraenaConfig(Section):
         description="Consecutive frames that the discriminator judges together. With 1 it cannot see flicker.",
     )
     seraena_loss_weight: Weight = Field(
-        default=0.1,
+        default=1.0,
         description="Size of the adversarial gradient at the decoded frames, as a multiple of the reconstruction's.",
     )
     seraena_start_step: Whole = Field(default=0, ge=0, description="Optimizer steps before the discriminator starts.")
