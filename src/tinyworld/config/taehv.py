@@ -216,7 +216,7 @@ class TaehvLossConfig(Section):
         default="mse", description="How a pixel difference counts: squared, absolute, or smoothly absolute."
     )
     flicker_loss_weight: float = Field(
-        default=1.0, ge=0, description="Weight of the difference between decoded and true change from frame to frame."
+        default=5.0, ge=0, description="Weight of the difference between decoded and true change from frame to frame."
     )
     latent_loss_weight: Weight = Field(
         default=0.01,
