@@ -154,7 +154,7 @@ def test_published_weights_keep_their_widths() -> None:
 
 def test_warnings_name_what_is_rarely_meant() -> None:
     (weight,) = warnings(recipe(loss={"reconstruction_loss_weight": 0.1}))
-    assert "reconstruction_loss_weight=0.1 is below flicker_loss_weight=1" in weight
+    assert "reconstruction_loss_weight=0.1 is below flicker_loss_weight=5" in weight
     (window,) = warnings(recipe(data={"n_frames": 32}))
     assert "n_frames=32 makes 8 latents" in window and "n_frames=36" in window
     (late,) = warnings(recipe(validation={"validation_steps": 5001}))
