@@ -163,3 +163,57 @@ def test_warnings_name_what_is_rarely_meant() -> None:
     assert "nothing is saved before the end" in late
     assert any("flicker_loss_weight has no effect" in w for w in warnings(recipe(data={"n_frames": 4})))
     assert warnings(recipe(data={"n_frames": 12, "buckets": [[64, 64, 12], [32, 32, 36]]})) == []
+
+
+DISTIL = {"use_ref_vae": True, "ref_vae_path": "wan"}
+
+
+def test_a_reference_vae_is_needed_to_distil_and_its_cache_only_then() -> None:
+    assert "teacher.ref_vae_path" in only(teacher={"use_ref_vae": True})
+    assert check_rules(recipe(teacher=DISTIL)) == []
+    assert "teacher.use_ref_vae=true" in only(data={"latent_cache": "cache"})
+
+
+def test_what_is_trained_has_something_to_learn() -> None:
+    loss = {"encoder_loss_weight": 0.0}
+    assert "model.train_part=decoder" in only(teacher=DISTIL, loss=loss)
+    start = {"pretrained_model_path": "run/best_model"}
+    assert check_rules(recipe(teacher=DISTIL, loss=loss, model={"train_part": "decoder", **start})) == []
+    assert "at random" in only(teacher=DISTIL, model={"train_part": "decoder"})
+    adversary = {"use_seraena": True}
+    assert "train_part=encoder" in only(teacher=DISTIL, seraena=adversary, model={"train_part": "encoder", **start})
+
+
+def test_loss_terms_name_what_they_need() -> None:
+    assert "validation.lpips_backbone" in only(loss={"perceptual_loss_weight": 0.1, "perceptual_kind": "lpips"})
+    fp16 = {**DISTIL, "ref_vae_dtype": "fp16"}
+    assert "teacher.ref_vae_dtype" in only(teacher=fp16, loss={"decoder_loss_weight": 0.1})
+    small = {"buckets": [[8, 8, 12]]}
+    assert "too few for the perceptual loss" in only(data=small, loss={"perceptual_loss_weight": 0.1})
+
+
+def test_the_replay_buffer_holds_a_group_of_the_largest_clip() -> None:
+    stages = {"stages": [{"from_step": 10, "height": 480, "width": 720, "n_frames": 12}]}
+    problem = only(data=stages, seraena={"use_seraena": True, "seraena_buffer_mb": 2})
+    assert "Use at least 4" in problem and "480 x 720" in problem
+    assert check_rules(recipe(data=stages, seraena={"use_seraena": True, "seraena_buffer_mb": 4})) == []
+
+
+def test_stages_follow_one_another_within_the_run() -> None:
+    def stage(step: int, n_frames: int = 12) -> dict[str, int]:
+        return {"from_step": step, "height": 64, "width": 64, "n_frames": n_frames}
+
+    assert "not after the stage before it" in only(data={"stages": [stage(9), stage(9)]})
+    assert "the run ends at 5000" in only(data={"stages": [stage(5000)]})
+    assert "data.stages[0].n_frames" in only(data={"stages": [stage(9, n_frames=13)]})
+
+
+def test_warnings_of_the_modes() -> None:
+    (own,) = warnings(recipe(model={"variant": "taecvx"}))
+    assert "cannot decode what CogVideoX makes" in own
+    (single,) = warnings(recipe(seraena={"use_seraena": True, "n_seraena_frames": 1}))
+    assert "nothing in it watches flicker" in single
+    (never,) = warnings(recipe(seraena={"use_seraena": True, "seraena_start_step": 5000}))
+    assert "never starts" in never
+    (idle,) = warnings(recipe(loss={"encoder_loss_weight": 1.0}))
+    assert "encoder_loss_weight has no effect in mode autoencode" in idle

@@ -124,8 +124,9 @@ def test_validation_decodes_the_teachers_latents(distil: MakeRecipe) -> None:
     assert rows[0].baseline["teacher_psnr"] == window.taught.psnr
 
 
-def test_teacher_features_reach_the_decoder(distil: MakeRecipe) -> None:
-    task = TaehvTask(distil(decoder_loss_weight=0.5))
+@pytest.mark.parametrize("changes", [{}, {"n_frames": 10, "pad_frames": True}])
+def test_teacher_features_reach_the_decoder(distil: MakeRecipe, changes: dict[str, Any]) -> None:
+    task = TaehvTask(distil(decoder_loss_weight=0.5, **changes))
     losses = first_losses(task)
     assert losses.terms["decoder"] > 0 and reached(task, losses.terms["decoder"]) == {"decoder"}
 
@@ -169,6 +170,15 @@ def test_the_guides_name_for_the_vae_is_understood(distil: MakeRecipe, wan: Path
     assert named.teacher.ref_vae_path == str(wan)
     with pytest.raises(ConfigError, match="same key"):
         load_recipe("taehv_demo", {"ref_vae_path": "a", "cogvideox_model_path": "b"})
+
+
+def test_stages_that_have_not_begun_may_still_change(distil: MakeRecipe) -> None:
+    def prints(from_step: int, done: int) -> dict[str, Any]:
+        stage = {"from_step": from_step, "height": 48, "width": 48, "n_frames": 12}
+        return TaehvTask(distil(stages=[stage], max_train_steps=9)).fingerprint(done)
+
+    assert prints(5, done=5) == prints(7, done=5)  # five steps are done, the next one begins the stage
+    assert prints(5, done=6) != prints(7, done=6)
 
 
 def test_stages_follow_one_another(distil: MakeRecipe) -> None:

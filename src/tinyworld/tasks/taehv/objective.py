@@ -46,12 +46,10 @@ class Objective:
             made, wanted = decoded[:, : plan.target_frames].float(), frames[:, : plan.target_frames]
             terms = self._pixels(made, wanted) | terms
             if self.loss.decoder_loss_weight and self.teacher is not None:
-                whole = with_length(
-                    frames, plan.decoded_frames
-                )  # a count that the teacher takes; padding is repeated frames
-                terms["decoder"] = self.loss.decoder_loss_weight * feature_distance(
-                    self.teacher, decoded.float(), whole
-                )
+                # All decoded frames, padding too: the target's count need not be one that the teacher takes.
+                whole = with_length(frames, plan.decoded_frames)
+                distance = feature_distance(self.teacher, decoded.float(), whole)
+                terms["decoder"] = self.loss.decoder_loss_weight * distance
             context = taught if taught is not None else encoded
             if self.seraena is not None and context is not None and done >= self.seraena_config.seraena_start_step:
                 terms["seraena"] = self._adversarial(
