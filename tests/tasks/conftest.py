@@ -36,6 +36,7 @@ def distil(six_clips: Path, wan: Path, tmp_path: Path) -> MakeRecipe:
             "variant": "taew2_1", "held_out_fraction": 0.3, "validation_height": 32, "validation_width": 32,
             "use_ref_vae": True, "ref_vae_path": str(wan), "ref_vae_dtype": "fp32", "tracker_name": "none",
             "device": "cpu", "mixed_precision": "no", "lr_warmup_steps": 0, "num_preview_clips": 0,
+            "perceptual_loss_weight": 0.0,
         }  # fmt: skip
         return load_recipe("taehv_demo", {**values, **changes})
 
