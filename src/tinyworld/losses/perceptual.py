@@ -8,15 +8,12 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from tinyworld.metrics.sharpness import GMSD_CONSTANT, LUMINANCE
 from tinyworld.models.lpips import LPIPS
 
 GMS_SCALES = 3
 GMS_SMALLEST = 16
 """Pixels a side, so that the coarsest scale still has gradients of four pixels a side."""
-GMS_CONSTANT = 0.0026
-"""T of Xue et al., 170 for 8-bit values, in units of the [0, 1] range: below gradients of 0.05 differences count less."""
-LUMINANCE = (0.299, 0.587, 0.114)
-"""BT.601 weights of red, green and blue."""
 _FLAT = 1e-8
 """Added to squared magnitudes: the root has no slope at 0."""
 _VALUES = 2**22
@@ -75,7 +72,7 @@ def _gms(predicted: Tensor, target: Tensor) -> Tensor:
         if scale:
             made, wanted = (functional.avg_pool2d(grey[:, None], 2)[:, 0] for grey in (made, wanted))
         a, b = _squared_gradient(made), _squared_gradient(wanted)
-        similarity = (2 * (a * b).sqrt() + GMS_CONSTANT) / (a + b + GMS_CONSTANT)
+        similarity = (2 * (a * b).sqrt() + GMSD_CONSTANT) / (a + b + GMSD_CONSTANT)
         similarities.append(similarity.mean(dim=(1, 2)))
     return torch.stack(similarities).mean(dim=0)
 

@@ -20,7 +20,7 @@ BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 ROUNDING = 1 / (255 * 12**0.5)
 """Root mean square of the rounding to 256 levels: detail below it is not detail. Keeps the ratio of flat clips at 1."""
 GMSD_CONSTANT = 0.0026
-"""T of Xue et al., 170 for 8-bit values, in units of the [0, 1] range."""
+"""T of Xue et al., 170 for 8-bit values, in units of the [0, 1] range: below gradients of 0.05 differences count less."""
 SMALLEST = 4
 """Pixels a side that both need: two after GMSD halves the picture, and more than the low pass reaches."""
 _VALUES = 2**22

@@ -16,14 +16,16 @@ from tinyworld.data.scan import ClipRef
 from tinyworld.tasks.taehv.reference import reference_digest
 
 
-def latent_cache(recipe: TaehvRecipe) -> LatentCache | None:
-    """The cache of the recipe's reference VAE; None when it has none. Loads no weights, but reads their files once.
+def latent_cache(recipe: TaehvRecipe, teacher_digest: str | None = None) -> LatentCache | None:
+    """The cache of the recipe's reference VAE; None when it has none.
 
-    Raises MissingFileError and WeightsError for a reference VAE that is not there or cannot be one.
+    teacher_digest: of the VAE where it is open already. Else its files are read once, without loading it, which raises
+    MissingFileError and WeightsError for one that is not there or cannot be one.
     """
     if not uses_cache(recipe):
         return None
-    return LatentCache(Path(recipe.data.latent_cache or "").expanduser().absolute(), reference_digest(recipe))
+    folder = Path(recipe.data.latent_cache or "").expanduser().absolute()
+    return LatentCache(folder, teacher_digest or reference_digest(recipe))
 
 
 def uses_cache(recipe: TaehvRecipe) -> bool:

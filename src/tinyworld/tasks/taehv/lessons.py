@@ -1,9 +1,7 @@
 """Where the latents that a model learns come from: the teacher in the loop, or the cache that it filled."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from tinyworld.core import rng
@@ -27,23 +25,19 @@ class Lessons:
         """One draw from the teacher's posterior of each clip, fp32 N L c h w; the noise is a function of the clip's
         draw, the same whether the posterior comes from the cache or from the teacher."""
         if batch.posterior is not None:
-            mean, logvar = (part.to(frames.device, non_blocking=True) for part in batch.posterior)
-            posterior = Posterior(mean, logvar)
+            posterior = Posterior(*batch.posterior)
         elif self.teacher is not None:
             posterior = self.teacher.encode(taught_frames(frames, plan))
         else:
             raise TrainingError("a clip has neither a teacher nor cached latents; this is a defect of tinyworld")
-        return posterior.sample(noise(batch.noise_seeds, posterior.mean))
+        noise = rng.normal(batch.noise_seeds, posterior.mean.shape[1:])
+        return posterior.sample(noise.to(posterior.mean.device))
 
 
 def taught_frames(frames: Tensor, plan: FramePlan) -> Tensor:
     """The frames that the teacher is given: those that decoding gives back, so that its latents and the decoded frames
     are about the same clip. (The student's encoder looks further ahead.)"""
     return with_length(frames, plan.decoded_frames)
-
-
-def noise(seeds: Sequence[int], like: Tensor) -> Tensor:
-    return rng.normal(seeds, like.shape[1:]).to(like.device, torch.float32)
 
 
 def teach_window(teacher: Teacher, frames: Tensor, spec: TaehvSpec) -> Taught:

@@ -47,7 +47,7 @@ class TaehvTask:
         self.spec = self.model.spec
         self.lpips = measure.load_lpips(recipe)
         self.stages = recipe.stages()
-        cache = latent_cache(recipe)
+        cache = None if teacher is None else latent_cache(recipe, teacher.digest)
         self.datasets = [clip_dataset(recipe, self.sources.train, stage, cache) for stage in self.stages]
         self._check_buckets()
         if cache is not None:
@@ -168,7 +168,8 @@ class TaehvTask:
 
     def step(self, model: nn.Module, batch: ClipBatch, device: torch.device, done: int) -> Losses:
         """Losses of a micro-batch: see `objective`. Only the parts that are trained, or needed for it, are run."""
-        frames = to_unit_range(batch.frames, device)
+        batch = batch.to(device)
+        frames = to_unit_range(batch.frames)
         plan = self.plan(frames.shape[1])
         part = self.recipe.model.train_part
         taught = None if self.lessons is None else self.lessons.latents(batch, frames, plan)
@@ -259,9 +260,9 @@ def build_seraena(recipe: TaehvRecipe) -> Seraena:
     return Seraena(settings, dist.rank(), dist.world_size())
 
 
-def to_unit_range(frames: Tensor, device: torch.device) -> Tensor:
-    """uint8 N T C H W to float32 in [0, 1] on `device`: the one place that casts a batch."""
-    return frames.to(device, non_blocking=True).float().div_(255)
+def to_unit_range(frames: Tensor) -> Tensor:
+    """uint8 N T C H W to float32 in [0, 1]: the one place that casts a batch."""
+    return frames.float().div_(255)
 
 
 def as_taehv(model: nn.Module) -> Taehv:
