@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -58,9 +59,10 @@ def make_rooms(
     with staged_folder(folder, {RECORD: parameters}) as root:
         entries: list[dict[str, Any]] = []
         rendered = _in_processes(root, scenes, wanted, count) if count > 1 else _here(root, scenes, wanted)
-        for entry in rendered:
-            entries.append(entry)
-            report(len(entries), scenes)
+        with closing(rendered):  # an interruption ends the processes before the folder they write into is removed
+            for entry in rendered:
+                entries.append(entry)
+                report(len(entries), scenes)
         write_json(root / "metadata.json", sorted(entries, key=lambda entry: (len(entry["id"]), entry["id"])))
     return folder
 
@@ -106,12 +108,12 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _here(root: Path, scenes: int, wanted: Wanted) -> Iterator[dict[str, Any]]:
+def _here(root: Path, scenes: int, wanted: Wanted) -> Generator[dict[str, Any], None, None]:
     for index in range(scenes):
         yield write_sample(root, index, wanted)
 
 
-def _in_processes(root: Path, scenes: int, wanted: Wanted, count: int) -> Iterator[dict[str, Any]]:
+def _in_processes(root: Path, scenes: int, wanted: Wanted, count: int) -> Generator[dict[str, Any], None, None]:
     """Entries as they are finished by `count` processes; none is left running when this ends.
 
     Processes of their own, not forks of this one: a fork would copy the locks of torch's threads, and
