@@ -14,6 +14,7 @@ from tinyworld.config.sections import (
     FOLDER_NAME,
     CheckpointConfig,
     OptimizerConfig,
+    ParallelConfig,
     RunConfig,
     Section,
     Text,
@@ -60,6 +61,7 @@ class Recipe(Section):
         },
     )
     run: RunConfig = RunConfig()
+    parallel: ParallelConfig = ParallelConfig()
     data: Section
     model: Section
     loss: Section

@@ -69,6 +69,39 @@ class RunConfig(Section):
         le=1024,
         description="CPU threads of the math library in each process; 0 leaves the library's own choice.",
     )
+    gpu_memory: Text | None = Field(
+        default=None,
+        pattern=r"^\d+(\.\d+)? ?(GiB|GB|MiB|MB)$",
+        description="Memory that a plan has to fit into, per process. Unset: what the GPU here has.",
+        json_schema_extra={"expects": "a size such as 40GiB, 80GB or 8000MiB", "metavar": "SIZE"},
+    )
+
+
+class ParallelConfig(Section):
+    """how the processes of a run share the work, and how long one may keep the others waiting"""
+
+    strategy: Literal["ddp", "zero2", "fsdp2"] = Field(
+        default="ddp",
+        description="What every process holds. ddp: everything. zero2 (DeepSpeed): all weights, its share of gradients and "
+        "optimizer state. fsdp2: its share of all three.",
+    )
+    cpu_offload: Switch = Field(
+        default=False,
+        description="Keep optimizer state (zero2), or weights and optimizer state (fsdp2), in main memory.",
+    )
+    global_batch_size: Count | None = Field(
+        default=None,
+        description="Clips per optimizer step over all processes; gradient_accumulation_steps follows from it. Unset: "
+        "train_batch_size x gradient_accumulation_steps x processes.",
+    )
+    startup_timeout: Count = Field(
+        default=1800, description="Seconds that a process may take in one phase before the first step."
+    )
+    step_timeout: Count = Field(
+        default=600,
+        description="Seconds that a process may take in one phase of a step, a save or a validated batch before the run is "
+        "stopped and the late one named.",
+    )
 
 
 class OptimizerConfig(Section):
@@ -129,8 +162,20 @@ class TrainingConfig(Section):
     memory_log_steps: Count = Field(default=50, description="Optimizer steps between two memory lines.")
     max_skipped_steps: Count = Field(
         default=20,
-        description="Steps in a row with a non-finite loss or gradient that are skipped before the run stops.",
+        description="Steps in a row that may be skipped, with rewinds between them, before the run stops.",
     )
+    spike_factor: float = Field(
+        default=30.0,
+        ge=0,
+        description="A step is skipped when its loss lies this many times the recent spread above the recent median; 0 is off.",
+    )
+    rewind_after: Whole = Field(
+        default=5,
+        ge=0,
+        description="Skipped steps in a row after which the run goes back to its newest checkpoint and leaves out the samples "
+        "since then; 0 never does.",
+    )
+    max_rewinds: Whole = Field(default=3, ge=0, description="Rewinds of a run before it stops instead.")
 
 
 class CheckpointConfig(Section):
@@ -144,6 +189,13 @@ class CheckpointConfig(Section):
         default=None,
         description="Checkpoint to go on from: latest (the newest that verifies), checkpoint-N, or a path.",
         json_schema_extra={"metavar": "latest|NAME|PATH"},
+    )
+    background_save: Switch = Field(
+        default=True,
+        description="Write checkpoints beside the training; a step waits only while they are copied to main memory.",
+    )
+    preemption_notice: Count = Field(
+        default=30, description="Seconds between a scheduler's SIGTERM and its SIGKILL; a save that takes longer is warned of."
     )
 
 
@@ -173,6 +225,9 @@ class ValidationConfig(Section):
         description="VGG16 weights in torchvision's format for LPIPS, as a file or a hub id such as timm/vgg16.tv_in1k. "
         "Unset: LPIPS is not measured.",
         json_schema_extra={"path": "weights file", "hub": True, "metavar": "FILE|ID"},
+    )
+    validation_time_limit: Whole = Field(
+        default=1800, ge=0, description="Seconds after which a validation is given up and not counted; 0 is no limit."
     )
     num_preview_clips: Whole = Field(
         default=4, ge=0, description="Held-out clips written as side-by-side videos at each validation; 0 writes none."
