@@ -10,6 +10,8 @@ EXIT_USER_ERROR = 2
 """The user can fix it: a wrong value, a missing file, bad data."""
 EXIT_INTERRUPTED = 75
 """Stopped by a signal after a complete checkpoint was written: start again with the same command to go on (EX_TEMPFAIL)."""
+EXIT_HUNG = 76
+"""A process of the run was late beyond its time-out; its stacks are in the run folder. A supervisor starts the run again."""
 
 
 class UserError(Exception):
