@@ -43,8 +43,8 @@ format: setup  ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format src tests benchmarks
 
-kills: setup  ## long: kill training at random moments and compare the resumed weights bit by bit
-	$(BIN)/python tests/long/kill_and_resume.py
+kills: setup  ## long: 200 SIGKILLs at random moments, resumed each time, compared bit by bit
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.random_kills --kills 200 --jobs 2
 
 clean:  ## remove what the commands made (not output/)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info

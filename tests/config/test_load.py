@@ -150,7 +150,7 @@ def test_no_is_a_precision_and_also_false(tmp_path: Path) -> None:
         ({"buckets": "[[64,64]]"}, "it must be a list of lists of 3 whole numbers, each at least 1."),
         ({"flip": "maybe"}, "--flip maybe is not valid: it must be true or false."),
         ({"n_frames": "12", "data.n_frames": "16"}, "--n_frames and --data.n_frames are the same key."),
-        ({"qqq": "1"}, "--qqq: unknown. Sections: run, data, model, loss, optimizer"),
+        ({"qqq": "1"}, "--qqq: unknown. Sections: run, parallel, data, model, loss, optimizer"),
     ],
 )  # fmt: skip
 def test_each_wrong_flag_is_told_in_its_own_words(tmp_path: Path, flag: dict[str, object], message: str) -> None:

@@ -78,6 +78,15 @@ def test_a_run_without_a_last_word_is_told_from_one_that_resumed(tmp_path: Path)
     assert examine(journal(run, {"event": "step", "step": 5}, {"event": "start", "step": 5}, STOP))[1] == []
 
 
+def test_restarts_are_told_with_their_last_cause_and_the_goodput(tmp_path: Path) -> None:
+    pace = {"seconds_per_step": 1.0, "data_seconds": 0.0}
+    events = [{"event": "start", "step": 0, "time": 0}, {"event": "step", "step": 8, "time": 8, **pace}]
+    events += [{"event": "restart", "step": 8, "time": 8, "cause": "killed by SIGKILL", "pause": 1.0}]
+    events += [{"event": "start", "step": 8, "time": 9}, {"event": "step", "step": 9, "time": 10, **pace}]
+    outcome, _ = examine(journal(tmp_path / "run", *events, STOP | {"time": 10}))
+    assert outcome == "finished at step 9; restarted 1 time, the last time after killed by SIGKILL; goodput 90%"
+
+
 def test_validations_without_improvement_and_below_the_baseline(tmp_path: Path) -> None:
     entries = [validation(10, 20.0, best=True), *(validation(10 * n, 19.0) for n in range(2, 5))]
     (finding,) = examine(journal(tmp_path / "a", *entries, STOP))[1]

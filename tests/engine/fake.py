@@ -20,6 +20,14 @@ class FakeBatch:
     ids: list[str]
     faults: list[tuple[str, str]] = field(default_factory=list)
 
+    @property
+    def draws(self) -> list[str]:
+        return self.ids
+
+    def split(self, parts: int) -> list["FakeBatch"]:
+        size = -(-len(self.ids) // parts)
+        return [FakeBatch(self.inputs[i : i + size], self.ids[i : i + size]) for i in range(0, len(self.ids), size)]
+
 
 class FakeHelper:
     """An auxiliary with something to train and something to remember: the mean of what the steps showed it."""
@@ -57,9 +65,14 @@ class FakeHelper:
     def rank_state(self) -> dict[str, Any]:
         return {"memory": self.memory, "generator": self.generator.get_state()}
 
-    def load_rank_state(self, state: dict[str, Any]) -> None:
-        self.memory = state["memory"]
-        self.generator.set_state(state["generator"])
+    def load_rank_states(self, states: list[dict[str, Any]], rank: int, world: int) -> None:
+        self.memory = torch.cat([state["memory"] for state in states])[rank::world]
+        if len(states) == world:
+            self.memory = states[rank]["memory"]
+            self.generator.set_state(states[rank]["generator"])
+
+    def most_bytes(self) -> int:
+        return 4096
 
 
 class FakeTask:
@@ -88,23 +101,30 @@ class FakeTask:
     def fingerprint(self, done: int) -> dict[str, Any]:
         return {"batch": self.batch * self.accumulation}
 
-    def batches(self, start_step: int, stop_step: int, rank: int, world: int) -> Iterator[list[FakeBatch]]:
-        for step in range(start_step, stop_step):
+    def batches(
+        self, start_step: int, stop_step: int, rank: int, world: int, left_out: int = 0
+    ) -> Iterator[list[FakeBatch]]:
+        for step in range(start_step + left_out, stop_step + left_out):
             self.step_hook(step)
             generator = torch.Generator().manual_seed(step)
             inputs = torch.randn(self.batch * self.accumulation, 8, generator=generator)
             if step in self.poison:
                 inputs[0] = torch.nan
             ids = [f"{step}-{i}" for i in range(len(inputs))]
-            yield [
-                FakeBatch(inputs[i :: self.accumulation], ids[i :: self.accumulation]) for i in range(self.accumulation)
-            ]
+            stride = self.accumulation * world
+            yield [FakeBatch(inputs[i::stride], ids[i::stride]) for i in range(rank, stride, world)]
 
     def step(self, model: nn.Module, batch: FakeBatch, device: torch.device, done: int) -> Losses:
         self.order += batch.ids
         self.helper.show(batch.inputs)
         wanted = batch.inputs.sum(1, keepdim=True)
         return Losses({"fit": (model(batch.inputs + 0.01 * torch.randn_like(batch.inputs)) - wanted).square().mean()})
+
+    def dearest(self) -> tuple[FakeBatch, int] | None:
+        return None
+
+    def memory_advice(self) -> str:
+        return ""
 
     def check_faults(self, faults: Mapping[str, str]) -> None:
         if len(faults) > 2:
@@ -125,14 +145,14 @@ class FakeTask:
     def preview(self, model: nn.Module, sample: int, device: torch.device, folder: Path) -> None:
         (folder / f"clip{sample}.txt").write_text("seen")
 
-    def save_weights(self, model: nn.Module, file: Path) -> None:
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, file)
+    def write_weights(self, weights: Mapping[str, Tensor], file: Path) -> None:
+        save_file({name: value.contiguous() for name, value in weights.items()}, file)
 
-    def load_weights(self, model: nn.Module, file: Path) -> None:
-        model.load_state_dict(load_file(file))
+    def read_weights(self, file: Path) -> dict[str, Tensor]:
+        return load_file(file)
 
-    def export(self, model: nn.Module, folder: Path) -> None:
-        self.save_weights(model, folder / "model.safetensors")
+    def export(self, weights: Mapping[str, Tensor], folder: Path) -> None:
+        self.write_weights(weights, folder / "model.safetensors")
 
 
 def fake_recipe(folder: Path, **sections: dict[str, Any]) -> Recipe:
@@ -145,5 +165,5 @@ def fake_recipe(folder: Path, **sections: dict[str, Any]) -> Recipe:
         "validation": {"validation_steps": 10, "early_stopping_patience": 0},
     }
     for name, changes in sections.items():
-        values[name] = {**values[name], **changes}
+        values[name] = {**values.get(name, {}), **changes}
     return Recipe.model_validate({"task": "fake", "name": "fake", "data": {}, "model": {}, "loss": {}, **values})

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from tests.engine.fake import FakeTask, fake_recipe
 from tinyworld.core.errors import CheckpointError, ConfigError, DataError, Interrupted, TrainingError
-from tinyworld.engine import checkpoint
+from tinyworld.engine import checkpoint, schedule
 from tinyworld.engine.loop import run_training
 
 
@@ -28,9 +28,10 @@ def state_of(folder: Path) -> dict[str, torch.Tensor]:
     found = {}
     for name in ("model", "ema"):
         found |= {f"{name}.{k}": v for k, v in load_file(folder / f"{name}.safetensors").items()}
-    trainer = torch.load(folder / "state" / "trainer.pt", weights_only=True)
-    for index, moments in trainer["optimizer"]["state"].items():
-        found |= {f"adam.{index}.{k}": v for k, v in moments.items()}
+    optimizer = torch.load(folder / "state" / "optimizer.pt", weights_only=True)
+    for kind, moments in optimizer["moments"].items():
+        found |= {f"adam.{kind}.{k}": v for k, v in moments.items()}
+    found["updates"] = torch.tensor(optimizer["updates"])
     for name in ("helper", "helper-rank0"):
         state = torch.load(folder / "state" / f"{name}.pt", weights_only=True)
         found |= {f"{name}.{k}": torch.as_tensor(v) for k, v in state.items()}
@@ -303,15 +304,17 @@ def test_a_signal_in_the_last_validation_is_not_swallowed(tmp_path: Path) -> Non
     assert [entry["step"] for entry in outcome.history] == [20]
 
 
-def test_changed_optimizer_settings_apply_after_a_resume(tmp_path: Path) -> None:
+def test_changed_optimizer_settings_apply_after_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = schedule.build_optimizer
     run_training(FakeTask(), fake_recipe(tmp_path))
     changed = {
         "optimizer": {"weight_decay": 0.5, "adam_beta2": 0.5},
         "checkpoint": {"resume_from_checkpoint": "checkpoint-10"},
     }
+    made: list[torch.optim.Optimizer] = []
+    monkeypatch.setattr(schedule, "build_optimizer", lambda *args: made.append(build(*args)) or made[-1])
     run_training(FakeTask(), fake_recipe(tmp_path, **changed))
-    trainer = torch.load(tmp_path / "run" / "checkpoint-20" / "state" / "trainer.pt", weights_only=True)
-    group = trainer["optimizer"]["param_groups"][0]
+    (group,) = made[0].param_groups
     assert (group["weight_decay"], group["betas"][1]) == (0.5, 0.5)
 
 

@@ -1,17 +1,17 @@
-"""What the tests of the guides' errors share: small runs, a small corrector, DeepSpeed's rule for every CPU."""
+"""What the tests of the guides' errors share: small runs, a small corrector, DeepSpeed's rule under every strategy."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from accelerate import Accelerator
+import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from tests.cli.helpers import SMALL
 from tinyworld.config.load import load_recipe
-from tinyworld.config.schema import TaehvRecipe
+from tinyworld.config.schema import Recipe, TaehvRecipe
+from tinyworld.engine import parallel
 from tinyworld.losses.seraena import Seraena, SeraenaSettings
 
 
@@ -43,16 +43,13 @@ def small_seraena(group: int, latent_channels: int = 16) -> Seraena:
 
 
 def prepared_as_zero_stage_2_demands(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
-    """DeepSpeed's rule on every CPU: a module is only prepared together with an optimizer of its parameters."""
-    prepare, prepared = Accelerator.prepare, []
+    """DeepSpeed's rule under every strategy: a module is only prepared together with an optimizer of its parameters."""
+    build, prepared = parallel.build, []
 
-    def strict(self: Accelerator, *parts: Any, **options: Any) -> Any:
-        optimizers = [part for part in parts if isinstance(part, Optimizer)]
-        optimised = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-        for module in (part for part in parts if isinstance(part, nn.Module)):
-            assert all(id(p) in optimised for p in module.parameters()), "zero stage 2 requires an optimizer"
-            prepared.append(module)
-        return prepare(self, *parts, **options)
+    def strict(recipe: Recipe, module: nn.Module, device: torch.device) -> parallel.Strategy:
+        assert all(p.requires_grad for p in module.parameters()), "zero stage 2 requires an optimizer"
+        prepared.append(module)
+        return build(recipe, module, device)
 
-    monkeypatch.setattr(Accelerator, "prepare", strict)
+    monkeypatch.setattr(parallel, "build", strict)
     return prepared

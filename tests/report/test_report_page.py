@@ -14,7 +14,7 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
-from tests.report.conftest import write_mp4
+from tests.report.conftest import T0, write_mp4
 from tinyworld.core.errors import MissingFileError, UserError
 from tinyworld.core.names import file_name
 from tinyworld.report import build_report
@@ -128,6 +128,39 @@ def test_every_chart_is_there_and_valid(run_folder: Path) -> None:
     assert losses["layout"]["yaxis"]["type"] == "log"
     assert {trace["name"] for trace in losses["data"]} == {"total", "reconstruction", "flicker", "latent"}
     assert [shape["x0"] for shape in losses["layout"]["shapes"]] == [150]
+
+
+def test_it_says_where_the_time_went_and_why_the_run_was_started_again(run_folder: Path) -> None:
+    lines = journal_lines(run_folder)
+    second = next(place for place, line in enumerate(lines) if '"start"' in line and place)
+    killed = {
+        "event": "restart",
+        "time": T0 + 100,
+        "step": 180,
+        "cause": "killed by SIGKILL",
+        "ended": "killed by SIGKILL",
+    }
+    killed |= {"exit_code": -9, "pause": 80.0, "lost_seconds": 25.0}
+    rewrite(run_folder, [*lines[:second], json.dumps(killed), *lines[second:]])
+    page = built(run_folder)
+    share = re.search(r"Goodput (\d+\.\d) %: 2 min \d+ s of 4 min 50 s", page.text)
+    assert share and 45 < float(share[1]) < 60
+    bar = [attributes for attributes in page.all("span") if str(attributes.get("style", "")).startswith("flex")]
+    assert [str(part["class"]) for part in bar] == [
+        *(
+            "part-computing",
+            "part-waiting-for-data",
+            "part-validation",
+            "part-saving",
+            "part-start-up",
+            "part-lost-work",
+        ),
+        *("part-down", "part-other"),
+    ]
+    assert sum(float(str(part["style"]).split()[1]) for part in bar) == pytest.approx(100, abs=0.01)
+    assert "Restarts by the supervisor: 1" in page.text and "killed by SIGKILL -9 1 min 20 s 25 s" in page.text
+    starts = page.text[page.text.index("Starts: 2") :]
+    assert "killed by SIGKILL" in starts and "no end recorded" not in starts
 
 
 def test_step_time_is_split_into_compute_and_waiting(run_folder: Path) -> None:
@@ -245,6 +278,7 @@ def test_a_folder_with_only_a_config_is_a_run(run_folder: Path) -> None:
     page = built(run_folder)
     assert "There is no journal.jsonl" in page.text
     assert "No training step is recorded yet." in page.text
+    assert "No time is recorded yet." in page.text and "Restarts by" not in page.text
     assert page.figures == [] and not any("plotly.js v" in script for script in page.scripts)
 
 

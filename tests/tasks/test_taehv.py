@@ -14,7 +14,6 @@ from tinyworld.core.errors import DataError
 from tinyworld.core.names import file_name
 from tinyworld.losses.pixel import pixel_distance
 from tinyworld.tasks.taehv import TaehvTask
-from tinyworld.tasks.taehv.plan_memory import largest_batch
 
 CPU = torch.device("cpu")
 
@@ -144,8 +143,8 @@ def test_measures_do_not_depend_on_the_batch(clips: Path, tmp_path: Path) -> Non
 
 def test_weights_survive_saving(clips: Path, tmp_path: Path) -> None:
     task, other = (TaehvTask(small(clips, tmp_path, seed=seed)) for seed in (0, 1))
-    task.save_weights(task.model, tmp_path / "w.safetensors")
-    other.load_weights(other.model, tmp_path / "w.safetensors")
+    task.write_weights(task.model.state_dict(), tmp_path / "w.safetensors")
+    other.model.load_state_dict(other.read_weights(tmp_path / "w.safetensors"))
     assert all(torch.equal(a, b) for a, b in zip(task.model.parameters(), other.model.parameters(), strict=True))
 
 
@@ -171,14 +170,3 @@ def test_the_same_video_cannot_be_trained_and_judged(clips: Path, tmp_path: Path
     (tmp_path / "both").symlink_to(clips)
     with pytest.raises(DataError, match="held_out_root"):
         TaehvTask(small(clips, tmp_path, held_out_root=str(tmp_path / "both")))
-
-
-def test_memory_estimate_knows_checkpointing_and_size(clips: Path, tmp_path: Path) -> None:
-    plain = largest_batch(small(clips, tmp_path))[1]
-    checkpointed = largest_batch(small(clips, tmp_path, gradient_checkpointing=True))[1]
-    larger = largest_batch(small(clips, tmp_path, train_batch_size=4))[1]
-    assert checkpointed.activations < plain.activations / 2
-    assert plain.activations / 4 < checkpointed.working < plain.activations  # a decoder segment at full size, anew
-    assert checkpointed.total < plain.total
-    assert larger.activations == pytest.approx(2 * plain.activations, rel=0.05)
-    assert plain.weights == checkpointed.weights

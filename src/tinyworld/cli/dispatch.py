@@ -3,18 +3,42 @@
 import argparse
 import errno
 import logging
+import os
 import re
 import sys
+from collections.abc import Callable
 
-from tinyworld.cli.commands import check, checkpoint, compress, data, demo, doctor, evaluate, reconstruct, report, train
+from tinyworld.cli.commands import (
+    check,
+    checkpoint,
+    compress,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    reconstruct,
+    replay,
+    report,
+    supervise,
+    train,
+)
 from tinyworld.core.console import ConsoleHandler
-from tinyworld.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, ConfigError, Interrupted, UserError
+from tinyworld.core.errors import (
+    EXIT_HUNG,
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    ConfigError,
+    Interrupted,
+    ProcessLost,
+    UserError,
+    is_elsewhere,
+)
 from tinyworld.core.files import STAGING_PREFIX
 from tinyworld.core.version import __version__
 
-COMMANDS = (train, check, demo, reconstruct, evaluate, data, checkpoint, compress, report, doctor)
+COMMANDS = (train, supervise, check, demo, reconstruct, evaluate, data, checkpoint, compress, report, doctor, replay)
 EXIT_BROKEN_PIPE = 141
-STAGING_NAME = re.compile(rf"{re.escape(STAGING_PREFIX)}\d+-(old-)?")
+STAGING_NAME = re.compile(rf"{re.escape(STAGING_PREFIX)}(\d+|w[0-9a-f.]+)-(old-)?")
 """What a path has in it while it is being written; the user knows it without."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 WHAT_NOW = {
@@ -52,24 +76,43 @@ def run_command(arguments: list[str]) -> int:
     """
     debug = "--debug" in arguments
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[ConsoleHandler()])
-    try:
+
+    def work() -> int:
         options = build_parser().parse_args([argument for argument in arguments if argument != "--debug"])
         return int(options.run(options) or 0)
+
+    return exit_code(work, debug)
+
+
+def exit_code(work: Callable[[], int], debug: bool = False) -> int:
+    """What `work` returns, or the code of what it raised, told in one paragraph on stderr. What another process of the run
+    met is told there."""
+    try:
+        return work()
     except Interrupted as end:
-        print(f"\n{end}. Go on with --run_name {end.folder.name} --resume_from_checkpoint latest.", file=sys.stderr)
+        _say(end, f"\n{end}. Go on with --run_name {end.folder.name} --resume_from_checkpoint latest.")
         return EXIT_INTERRUPTED
+    except ProcessLost as error:
+        _say(error, f"error: {error}")
+        return EXIT_HUNG
     except UserError as error:
         if debug:
             raise
-        print(_paragraph(error), file=sys.stderr)
+        _say(error, _paragraph(error))
         return EXIT_USER_ERROR
     except BrokenPipeError:
         return EXIT_BROKEN_PIPE
     except OSError as error:
         if debug or (error.filename is None and error.errno not in DISK_FULL):
             raise
-        print(_about_file(error), file=sys.stderr)
+        _say(error, _about_file(error))
         return EXIT_USER_ERROR
+
+
+def _say(error: Exception, text: str) -> None:
+    """Every process of a run ends with the same words; one of them says them."""
+    if not is_elsewhere(error) and not (isinstance(error, Interrupted) and os.environ.get("RANK", "0") != "0"):
+        print(text, file=sys.stderr)
 
 
 def _paragraph(error: UserError) -> str:

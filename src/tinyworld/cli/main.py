@@ -1,5 +1,6 @@
 """The entry point of `tinyworld`. Nothing heavy is imported here, so that Ctrl-C is met from the first moment on."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -13,12 +14,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from tinyworld.cli.dispatch import run_command
 
-        return run_command(arguments)
+        code = run_command(arguments)
+        if "RANK" in os.environ:
+            _leave(code)
+        return code
     except KeyboardInterrupt:
         command = next((argument for argument in arguments if argument != "--debug"), "")
         trains = command in ("train", "demo")
         print("\nstopped; nothing was saved after the last checkpoint." if trains else "\nstopped.", file=sys.stderr)
         return EXIT_STOPPED
+
+
+def _leave(code: int) -> None:
+    """End one of several processes. What torch's collectives leave running aborts an orderly exit now and then (SIGABRT after
+    all work is done), and a supervisor would take that for a crash."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+from tinyworld.config.batch import batch_keys
 from tinyworld.config.schema import EMBEDDED_ROOMS, TaehvRecipe
+from tinyworld.config.size import parse_size
 from tinyworld.core.errors import ConfigError, FramePlanError
 from tinyworld.core.frames import nearest_counts, training_plan
 from tinyworld.core.variants import TaehvSpec, variant
@@ -18,7 +20,14 @@ def check_rules(recipe: TaehvRecipe) -> list[str]:
 
     Asks only the recipe: folders, files and devices are looked at when the run is prepared.
     """
-    problems = [*_schedule(recipe), *_stages(recipe), *_sources(recipe), *_teacher(recipe), *_terms(recipe)]
+    problems = [
+        *_schedule(recipe),
+        *_stages(recipe),
+        *_batch(recipe),
+        *_sources(recipe),
+        *_teacher(recipe),
+        *_terms(recipe),
+    ]
     try:
         spec = recipe.spec()
     except ConfigError as error:
@@ -77,6 +86,33 @@ def _stages(recipe: TaehvRecipe) -> list[str]:
         for stage in recipe.stages()
         if stage.from_step >= steps
     ]
+
+
+def _batch(recipe: TaehvRecipe) -> list[str]:
+    """What holds for any number of processes; `config.batch` asks the rest where that number is known."""
+    memory = recipe.run.gpu_memory
+    problems = []
+    if memory is not None and parse_size(memory) == 0:
+        problems.append(
+            f"gpu_memory={memory} holds nothing. Give what the GPU has, such as 40GiB (key: run.gpu_memory)."
+        )
+    total, passes = recipe.parallel.global_batch_size, recipe.training.gradient_accumulation_steps
+    if total is None:
+        return problems
+    for stage, key in dict(zip(recipe.stages(), batch_keys(recipe), strict=True)).items():
+        if total % stage.batch:
+            nearest = " or ".join(map(str, nearest_counts(total, stage.batch, 0)))
+            problems.append(
+                f"global_batch_size={total} is no multiple of {key}={stage.batch}. Use {nearest} (key: "
+                "parallel.global_batch_size), or another train_batch_size."
+            )
+        elif total % (stage.batch * passes):
+            problems.append(
+                f"global_batch_size={total} and gradient_accumulation_steps={passes} contradict each other: with "
+                f"{key}={stage.batch} no number of processes joins them. Leave gradient_accumulation_steps at 1: it then "
+                "follows from global_batch_size."
+            )
+    return list(dict.fromkeys(problems))
 
 
 def _teacher(recipe: TaehvRecipe) -> list[str]:

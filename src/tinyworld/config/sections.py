@@ -195,7 +195,8 @@ class CheckpointConfig(Section):
         description="Write checkpoints beside the training; a step waits only while they are copied to main memory.",
     )
     preemption_notice: Count = Field(
-        default=30, description="Seconds between a scheduler's SIGTERM and its SIGKILL; a save that takes longer is warned of."
+        default=30,
+        description="Seconds between a scheduler's SIGTERM and its SIGKILL; a save that takes longer is warned of.",
     )
 
 

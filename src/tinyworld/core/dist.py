@@ -4,12 +4,15 @@ No rank decides alone: whatever makes one rank stop, skip or save goes through `
 waiting in a collective.
 """
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+from tinyworld.core.errors import elsewhere
 
 T = TypeVar("T")
 
@@ -47,6 +50,15 @@ def agree(flag: bool) -> bool:
     return bool(vote.item())
 
 
+def total(values: Sequence[float]) -> list[float]:
+    """The sum over ranks of each value, in one collective; all ranks must pass as many. Whole numbers stay exact below 2^53."""
+    if not active():
+        return [float(value) for value in values]
+    packed = torch.tensor(list(values), dtype=torch.float64, device=_device())
+    dist.all_reduce(packed)
+    return packed.tolist()
+
+
 def mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
     """The mean of each value over ranks; all ranks must pass the same keys."""
     if not active() or not values:
@@ -75,6 +87,17 @@ def from_main(value: T) -> T:
     return box[0]
 
 
+@contextlib.contextmanager
+def alike() -> Iterator[None]:
+    """Around what every rank decides from the same numbers: an error is raised by all of them and told by one."""
+    try:
+        yield
+    except Exception as error:
+        if not is_main():
+            elsewhere(error)
+        raise
+
+
 def on_main(work: Callable[[], T]) -> T:
     """Do something on the main rank only; every rank gets its result, or raises its error instead of waiting for it."""
     outcome: tuple[T | None, Exception | None] = (None, None)
@@ -87,7 +110,7 @@ def on_main(work: Callable[[], T]) -> T:
             outcome = (None, error)
     result, failure = from_main(outcome)
     if failure is not None:
-        raise failure
+        raise failure if is_main() else elsewhere(failure)
     return result  # type: ignore[return-value]
 
 
@@ -101,9 +124,10 @@ def together(work: Callable[[], T]) -> T:
         if not active():
             raise
         failure = error
-    first = next((other for other in gather(failure) if other is not None), None)
+    failures = gather(failure)
+    first = next((number for number, other in enumerate(failures) if other is not None), None)
     if first is not None:
-        raise failure or first
+        raise failure if failure is not None and first == rank() else elsewhere(failures[first])
     return result  # type: ignore[return-value]
 
 

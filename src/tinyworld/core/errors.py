@@ -11,7 +11,8 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 75
 """Stopped by a signal after a complete checkpoint was written: start again with the same command to go on (EX_TEMPFAIL)."""
 EXIT_HUNG = 76
-"""A process of the run was late beyond its time-out; its stacks are in the run folder. A supervisor starts the run again."""
+"""A process of the run died, or was late beyond its time-out and its stacks are in the run folder. A supervisor starts the
+run again."""
 
 
 class UserError(Exception):
@@ -58,12 +59,31 @@ class MissingExtraError(UserError, ImportError):
     """An optional dependency is not installed; names the extra that brings it."""
 
 
+class ProcessLost(Exception):
+    """Another process of the run died or does not answer; which one, as far as is known. Ends with `EXIT_HUNG`."""
+
+
 class Interrupted(Exception):
     """Raised after a signal once everything is saved; names the run folder and the checkpoint to go on from."""
 
     def __init__(self, signal_name: str, folder: Path, checkpoint: Path) -> None:
         self.folder = folder
         super().__init__(f"stopped by {signal_name}; saved {checkpoint}")
+
+
+ELSEWHERE = "raised on another rank, which reports it"
+
+
+def elsewhere(error: BaseException | None) -> BaseException:
+    """The error of another rank, marked so that it is told to the user once and not by every process."""
+    assert error is not None
+    error.add_note(ELSEWHERE)
+    return error
+
+
+def is_elsewhere(error: BaseException) -> bool:
+    """Whether another rank reports this error."""
+    return ELSEWHERE in getattr(error, "__notes__", [])
 
 
 def nearest_name(name: str, known: list[str]) -> str:

@@ -19,6 +19,8 @@ from tinyworld.core.errors import MissingFileError
 
 MANIFEST = "manifest.json"
 STAGING_PREFIX = ".staging-"
+RETIRED = "old-"
+"""Stands before the name of a folder that makes way for a new one of its name."""
 
 
 def sha256(path: Path) -> str:
@@ -30,6 +32,13 @@ def sha256(path: Path) -> str:
 def fsync_file(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def drop_cached(path: Path) -> None:
+    """Have the next reading of a durable file come from the disk, not from memory, where the system can be told so."""
+    if hasattr(os, "posix_fadvise"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def fsync_folder(path: Path) -> None:
@@ -90,29 +99,59 @@ def staged_folder(final: Path, extra: dict[str, Any] | None = None) -> Iterator[
     name is replaced only after the new one is ready.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    staging = final.with_name(f"{STAGING_PREFIX}{os.getpid()}-{final.name}")
+    staging = staging_path(final, str(os.getpid()))
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     try:
         yield staging
-        files = {}
-        for path in sorted(p for p in staging.rglob("*") if p.is_file()):
-            fsync_file(path)
-            files[path.relative_to(staging).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        write_json(staging / MANIFEST, {"files": files, **(extra or {})})
-        for folder in sorted((p for p in staging.rglob("*") if p.is_dir()), reverse=True):
-            fsync_folder(folder)
-        retired = None
-        if final.exists():
-            retired = final.with_name(f"{STAGING_PREFIX}{os.getpid()}-old-{final.name}")
-            final.rename(retired)
-        staging.rename(final)
-        fsync_folder(final.parent)
-        if retired is not None:
-            shutil.rmtree(retired)
+        paths = sorted(p for p in staging.rglob("*") if p.is_file())
+        seal(staging, {path.relative_to(staging).as_posix(): settled(path) for path in paths}, extra or {})
+        publish(staging, final)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def staging_path(final: Path, owner: str) -> Path:
+    """Where `owner` (a process number, or a word that no number begins) writes what will be `final`."""
+    return final.with_name(f"{STAGING_PREFIX}{owner}-{final.name}")
+
+
+def settled(path: Path) -> dict[str, Any]:
+    """Make a written file durable; its entry in a manifest."""
+    fsync_file(path)
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def seal(folder: Path, entries: dict[str, dict[str, Any]], extra: dict[str, Any]) -> None:
+    """Write the manifest of a staging folder whose files are settled; entries: relative name → `settled` of it."""
+    write_json(folder / MANIFEST, {"files": dict(sorted(entries.items())), **extra})
+    for inner in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
+        fsync_folder(inner)
+
+
+def publish(staging: Path, final: Path) -> None:
+    """Give a sealed staging folder its final name; a folder that has it makes way, and comes back when that fails."""
+    retired = None
+    if final.exists():
+        retired = staging.with_name(f"{staging.name.removesuffix(final.name)}{RETIRED}{final.name}")
+        final.rename(retired)
+    try:
+        staging.rename(final)
+    except OSError:
+        if retired is not None:
+            retired.rename(final)
+        raise
+    fsync_folder(final.parent)
+    if retired is not None:
+        shutil.rmtree(retired)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that none is ever seen half removed under its name, however the process ends."""
+    doomed = staging_path(folder, f"{os.getpid()}-removed")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -155,20 +194,22 @@ def verify_folder(folder: Path, content: bool = True) -> list[str]:
 def remove_staging(parent: Path) -> list[Path]:
     """Remove what killed processes left half-written below `parent` (never a folder under its final name).
 
-    A retired folder whose replacement was never published is put back under its name first.
+    A retired folder whose replacement was never published is put back under its name first, whoever retired it: process
+    numbers come again after a restart of the machine or the container.
     """
     removed = []
     for path in sorted(parent.glob(f"{STAGING_PREFIX}*")):
         owner, _, name = path.name.removeprefix(STAGING_PREFIX).partition("-")
-        if owner.isdigit() and int(owner) != os.getpid() and _alive(int(owner)):
+        final = parent / name.removeprefix(RETIRED)
+        if name.startswith(RETIRED) and not final.exists():
+            path.rename(final)
             continue
-        if name.startswith("old-") and not (parent / name.removeprefix("old-")).exists():
-            path.rename(parent / name.removeprefix("old-"))
+        if owner.isdigit() and int(owner) != os.getpid() and _alive(int(owner)):
             continue
         if path.is_dir():
             shutil.rmtree(path)
         else:
-            path.unlink()
+            path.unlink(missing_ok=True)
         removed.append(path)
     return removed
 
@@ -192,6 +233,7 @@ def hard_link(source: Path, link: Path) -> None:
     except OSError:
         shutil.copy2(source, staging)
     staging.replace(link)
+    staging.unlink(missing_ok=True)  # renaming one name of a file to another of its names does nothing
 
 
 def find(path: str | Path, beside: Path | None = None, what: str = "file", key: str | None = None) -> Path:

@@ -39,6 +39,29 @@ class ClipBatch:
     noise_seeds: list[int] = field(default_factory=list)
     posterior: Latents | None = None
 
+    @property
+    def draws(self) -> list[str]:
+        """What tells each sample from every other: its clip, its cut and its noise."""
+        cuts = zip(self.ids, self.starts, self.steps, self.noise_seeds, strict=True)
+        return [f"{name}@{start}/{step}#{seed}" for name, start, step, seed in cuts]
+
+    def split(self, parts: int) -> list["ClipBatch"]:
+        """The same samples in `parts` batches as equal as can be (fewer when there are fewer samples); faults in the first."""
+        size, count = -(-len(self.ids) // parts), len(self.ids)
+        pieces = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+        return [
+            ClipBatch(
+                self.frames[piece],
+                self.ids[piece],
+                self.starts[piece],
+                self.steps[piece],
+                [] if piece.start else self.faults,
+                self.noise_seeds[piece],
+                None if self.posterior is None else (self.posterior[0][piece], self.posterior[1][piece]),
+            )
+            for piece in pieces
+        ]
+
     def to(self, device: torch.device | str) -> "ClipBatch":
         """The same batch with its tensors on a device (copied in the background from pinned memory)."""
         return self._with(lambda tensor: tensor.to(device, non_blocking=True))

@@ -1,6 +1,5 @@
 """What a run folder gives away: how the run ended, its log, skipped steps, validations and damaged checkpoints."""
 
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,10 +7,11 @@ from typing import Any
 
 from tinyworld.core.errors import MissingFileError
 from tinyworld.core.files import verify_folder
+from tinyworld.core.goodput import measure
+from tinyworld.core.journal_lines import JOURNAL, Record, read_lines
 from tinyworld.doctor.causes import Cause, Facts
 from tinyworld.doctor.diagnose import CAUSES, Finding, diagnose
 
-JOURNAL = "journal.jsonl"
 LOG_BEGINS = " run folder: "
 """In the first line that each process of a run writes into training.log."""
 MOST_BYTES = 64 * 2**20
@@ -85,7 +85,7 @@ def examine(folder: Path) -> tuple[str, list[Finding]]:
     checkpoints = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     if not (logs or checkpoints or (folder / JOURNAL).is_file()):
         raise MissingFileError(f"{folder} is not a run folder: it has no {JOURNAL}, no log and no checkpoint-N.")
-    journal = _read_journal(folder / JOURNAL)
+    journal, records = _read_journal(folder / JOURNAL)
     found = _of_end(journal, folder) + _of_journal(journal) + _of_checkpoints(checkpoints)
     for log in logs:
         text = read_end(log)
@@ -96,7 +96,7 @@ def examine(folder: Path) -> tuple[str, list[Finding]]:
     for finding in found:
         by_slug.setdefault(finding.cause.slug, finding)
     findings = [finding for finding in by_slug.values() if not finding.cause.last_resort or len(by_slug) == 1]
-    return _outcome(journal), findings
+    return _outcome(journal) + _restarts(records), findings
 
 
 def read_end(path: Path) -> str:
@@ -108,17 +108,13 @@ def read_end(path: Path) -> str:
         return file.read().decode("utf-8", "replace").replace("\r\n", "\n")
 
 
-def _read_journal(path: Path) -> Journal:
-    """Lines that a kill cut short are left out."""
+def _read_journal(path: Path) -> tuple[Journal, list[Record]]:
+    """What the journal says in the end, and all of its events. Lines that a kill cut short are left out."""
     journal = Journal()
-    for line in read_end(path).splitlines() if path.is_file() else []:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int) and isinstance(record.get("event"), str):
-            journal.take(record)
-    return journal
+    records = read_lines(path)[0] if path.is_file() else []
+    for record in records:
+        journal.take(record)
+    return journal, records
 
 
 def _outcome(journal: Journal) -> str:
@@ -127,6 +123,16 @@ def _outcome(journal: Journal) -> str:
     reason, message = str(journal.stop.get("reason")), str(journal.stop.get("message") or "")
     words = {"finished": "finished", "early_stopping": "stopped early", "signal": "ended by a signal, everything saved"}
     return f"{words.get(reason, 'ended by an error')} at step {journal.step}" + (f": {message}" if message else "")
+
+
+def _restarts(records: list[Record]) -> str:
+    """What a supervisor did, and which share of the time went into steps that count."""
+    spent = measure(records)
+    if not spent.restarts:
+        return ""
+    last, count = spent.restarts[-1], len(spent.restarts)
+    times = f"{count} time{'s' * (count != 1)}"
+    return f"; restarted {times}, the last time after {last.get('cause')}; goodput {spent.goodput:.0%}"
 
 
 def _of_end(journal: Journal, folder: Path) -> list[Finding]:

@@ -1,19 +1,26 @@
 """Hugging Face Accelerate, set up from a recipe: device, precision, accumulation, trackers."""
 
+import contextlib
 import importlib.util
+import logging
 import os
 import platform
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
+from accelerate.utils import InitProcessGroupKwargs
 
 from tinyworld.config.dump import flatten
 from tinyworld.config.schema import Recipe
 from tinyworld.core import dist
+from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import ConfigError, MissingExtraError
+from tinyworld.engine import parallel
 
 
 def require(recipe: Recipe) -> None:
@@ -34,18 +41,34 @@ def training_device(recipe: Recipe) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def build(recipe: Recipe) -> Accelerator:
-    """The accelerator for this recipe. Raises as `require`."""
+@contextlib.contextmanager
+def processes(recipe: Recipe) -> Iterator[None]:
+    """The processes that were started together, joined for one run; with one process nothing but its threads are set.
+
+    Only the main one says what all of them know; the others speak of errors. What joins them lasts as long as they do: see
+    `cli.main`. Raises as `require`.
+    """
     require(recipe)
-    run, training = recipe.run, recipe.training
-    if run.cpu_threads > 0:
-        torch.set_num_threads(run.cpu_threads)
-    return Accelerator(
-        cpu=training_device(recipe).type == "cpu",
-        mixed_precision=training.mixed_precision,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
-        step_scheduler_with_optimizer=False,
-    )
+    if recipe.run.cpu_threads > 0:
+        torch.set_num_threads(recipe.run.cpu_threads)
+    limits, device = recipe.parallel, training_device(recipe)
+    options = parallel.accelerator_options(recipe) or {"cpu": device.type == "cpu"}
+    if dist.world_size() > 1:
+        # Beyond both time-outs: a rank that is late is to be named by the others before its absence ends them.
+        timeout = timedelta(seconds=limits.startup_timeout + 2 * limits.step_timeout)
+        backend = "gloo" if device.type == "cpu" else "nccl"
+        options["kwargs_handlers"] = [InitProcessGroupKwargs(backend=backend, timeout=timeout)]
+    accelerator = Accelerator(**options)
+    level = LOGGER.level
+    if not dist.is_main():
+        LOGGER.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+        accelerator.free_memory()
+        if accelerator.num_processes == 1:  # so that a second run in this process starts clean
+            AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def build_tracker(recipe: Recipe, folder: Path, step: int) -> GeneralTracker | None:
@@ -63,13 +86,6 @@ def build_tracker(recipe: Recipe, folder: Path, step: int) -> GeneralTracker | N
     tracker.start()
     tracker.store_init_configuration(flatten(recipe))
     return tracker
-
-
-def close(accelerator: Accelerator) -> None:
-    """Forget Accelerate's process-wide state, so that a second run in this process starts clean."""
-    accelerator.free_memory()
-    if accelerator.num_processes == 1:
-        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def device_name(device: torch.device) -> str:

@@ -3,28 +3,35 @@
 checkpoint-N/ holds N finished steps:
   model.safetensors      the fp32 master weights, public key names
   ema.safetensors        their moving average, when ema_decay > 0
-  state/trainer.pt       optimizer, training state (plain values and tensors; loads with weights_only)
+  state/trainer.pt       the training state: counters, history (plain values; loads with weights_only, as all below)
+  state/optimizer.pt     AdamW's moments by parameter name: the same whatever strategy and number of processes wrote it
   state/rng-rank0.pt …   the random state of each rank
   state/NAME.pt          an auxiliary's networks and optimizer; state/NAME-rank0.pt …: what only that rank knows of it
   manifest.json          sizes and SHA-256 of all of these, the step, the task's fingerprint; written last
 """
 
 import contextlib
+import json
+import pickle
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tinyworld.core import dist, files
+from tinyworld.core import files
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import CheckpointError
+from tinyworld.core.journal_lines import JOURNAL
 
 NAME = re.compile(r"^checkpoint-(\d+)$")
 STATE = "state"
+LATEST = "latest.safetensors"
+SMALL_FILES = 2**16
+"""Bytes of what is small in a checkpoint: generators, counters, headers, the manifest."""
 
 
 @dataclass(frozen=True)
@@ -71,60 +78,6 @@ def newest_good(run: Path) -> Path | None:
     return None
 
 
-def save(
-    run: Path,
-    step: int,
-    write_weights: dict[str, Callable[[Path], None]],
-    states: dict[str, Any],
-    rank_states: dict[str, Any],
-    fingerprint: dict[str, Any],
-) -> Path:
-    """Write checkpoint-`step` and point step-N.safetensors and latest.safetensors at its best weights (the average when
-    there is one). Every rank calls it and writes its own part; when one cannot, none has a checkpoint.
-
-    write_weights: 'model' and optionally 'ema' → a function that writes that file. states: name → what the main rank
-    writes to state/. rank_states: name → what each rank does, as NAME-rank<k>.
-    """
-    final = run / f"checkpoint-{step}"
-    with contextlib.ExitStack() as stack:
-        about = {"step": step, "fingerprint": fingerprint}
-        folder = dist.on_main(lambda: _begin(stack, final, about))
-        dist.together(lambda: _write(folder, write_weights, states, rank_states))
-        dist.on_main(stack.close)
-    dist.on_main(lambda: _link(run, final, step, "ema" if "ema" in write_weights else "model"))
-    return final
-
-
-def _begin(stack: contextlib.ExitStack, final: Path, about: dict[str, Any]) -> Path:
-    folder = stack.enter_context(files.staged_folder(final, about))
-    (folder / STATE).mkdir()
-    return folder
-
-
-def _write(
-    folder: Path, weights: dict[str, Callable[[Path], None]], states: dict[str, Any], rank_states: dict[str, Any]
-) -> None:
-    for name, state in rank_states.items():
-        torch.save(state, folder / STATE / _of_rank(name))
-    if dist.is_main():
-        for name, write in weights.items():
-            write(folder / f"{name}.safetensors")
-        for name, state in states.items():
-            torch.save(state, folder / STATE / f"{name}.pt")
-
-
-def _of_rank(name: str) -> str:
-    return f"{name}-rank{dist.rank()}.pt"
-
-
-def _link(run: Path, final: Path, step: int, kind: str) -> None:
-    problems = files.verify_folder(final, content=False)  # staged_folder has just read every byte
-    if problems:
-        raise CheckpointError(f"{final} was written but is not there: {'; '.join(problems)}. Check the disk.")
-    for link in (f"step-{step}.safetensors", "latest.safetensors"):
-        files.hard_link(final / f"{kind}.safetensors", run / link)
-
-
 def check(path: Path, fingerprint_at: Callable[[int], dict[str, Any]]) -> None:
     """Raise CheckpointError when a checkpoint is damaged or of another task. fingerprint_at: step → the task's then."""
     problems = files.verify_folder(path)
@@ -149,29 +102,155 @@ def check(path: Path, fingerprint_at: Callable[[int], dict[str, Any]]) -> None:
 
 
 def read_state(path: Path, name: str) -> Any:
-    """What `save` was given as states[name]; None when there is none."""
+    """What the writer was given as states[name]; None when there is none."""
     return _read(path / STATE / f"{name}.pt")
 
 
-def read_rank_state(path: Path, name: str) -> Any:
-    """What this rank gave as rank_states[name]; None when the checkpoint comes from fewer ranks."""
-    return _read(path / STATE / _of_rank(name))
+def read_rank_states(path: Path, name: str) -> list[Any]:
+    """What each rank of the saving run gave as rank_states[name], in rank order."""
+    pattern = re.compile(rf"{re.escape(name)}-rank(\d+)\.pt")
+    found = {int(match[1]): file for file in (path / STATE).iterdir() if (match := pattern.fullmatch(file.name))}
+    return [_read(found[rank]) for rank in sorted(found)]
 
 
 def _read(file: Path) -> Any:
-    return torch.load(file, map_location="cpu", weights_only=True) if file.exists() else None
+    if not file.exists():
+        return None
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{file} holds something else than tensors and plain values, which could run code when it is opened, or is no "
+            "state of a run at all; it was not opened. Use a checkpoint from a source that you trust."
+        ) from error
 
 
-def prune(run: Path, keep: int) -> list[Path]:
+def prune(run: Path, keep: int, verified: Path | None = None) -> list[Path]:
     """Remove the oldest checkpoints (and their step-N link) beyond the newest `keep` that are complete; 0 keeps all.
 
-    Incomplete folders do not count towards `keep`, so the last good checkpoint is never removed.
+    Incomplete folders do not count towards `keep`. Kept besides: what another run beside this one began from, and the
+    newest that verifies when none of the newest `keep` does. verified: a checkpoint whose content was just read back,
+    which spares reading one again.
     """
     if keep <= 0:
         return []
     good = [path for path in listing(run) if not files.verify_folder(path, content=False)]
-    removed = good[:-keep]
+    kept, removed = good[-keep:], good[:-keep]
+    if removed and verified not in kept and not _newest_verified(kept):
+        last = _newest_verified(removed)
+        removed = [path for path in removed if path != last]
+    if removed:
+        parents = _parents(run)
+        removed = [path for path in removed if path.resolve() not in parents]
     for path in removed:
-        shutil.rmtree(path)
         (run / f"step-{step_of(path)}.safetensors").unlink(missing_ok=True)
+        files.remove_folder(path)
     return removed
+
+
+def _newest_verified(paths: list[Path]) -> Path | None:
+    return next((path for path in reversed(paths) if not files.verify_folder(path)), None)
+
+
+def _parents(run: Path) -> set[Path]:
+    """Checkpoints that runs beside `run` began from: `resumed_from` of the start events before their first step."""
+    found: set[Path] = set()
+    own = run.resolve()
+    for journal in own.parent.glob(f"*/{JOURNAL}"):
+        if journal.parent != own:
+            found |= {Path(path) for path in _began_from(journal)}
+    return found
+
+
+def _began_from(journal: Path) -> Iterator[str]:
+    with contextlib.suppress(PermissionError), journal.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:  # a line that a kill has cut
+                continue
+            kind = event.get("event") if isinstance(event, dict) else None
+            if kind == "step":
+                return
+            if kind == "start" and event.get("resumed_from"):
+                yield event["resumed_from"]
+
+
+def best_weights(path: Path) -> Path:
+    """The weights of a checkpoint that are validated, linked and exported: the average when there is one."""
+    average = path / "ema.safetensors"
+    return average if average.exists() else path / "model.safetensors"
+
+
+def link(path: Path) -> None:
+    """Point step-N.safetensors and latest.safetensors of the run at the best weights of a checkpoint."""
+    for name in (f"step-{step_of(path)}.safetensors", LATEST):
+        files.hard_link(best_weights(path), path.parent / name)
+
+
+def relink(run: Path) -> Path | None:
+    """Point latest.safetensors at the newest checkpoint that verifies, after a kill between its rename and its link or
+    after newer ones were set aside; that checkpoint, None when there is none.
+
+    Reads no content when the links are right already.
+    """
+    complete = [path for path in listing(run) if not files.verify_folder(path, content=False)]
+    if complete and _linked(complete[-1]):
+        return complete[-1]
+    newest = newest_good(run)
+    if newest is not None:
+        link(newest)
+    return newest
+
+
+def _linked(path: Path) -> bool:
+    links = (path.parent / f"step-{step_of(path)}.safetensors", path.parent / LATEST)
+    return all(file.exists() and file.samefile(best_weights(path)) for file in links)
+
+
+def tensor_bytes(value: Any) -> int:
+    """Bytes of all tensors in nested dicts, lists and tuples."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        return sum(tensor_bytes(item) for item in value.values())
+    return sum(tensor_bytes(item) for item in value) if isinstance(value, list | tuple) else 0
+
+
+def bytes_of(weights: int, average: bool, auxiliaries: int = 0) -> int:
+    """About how many bytes a checkpoint takes: the fp32 weights (`weights` bytes), AdamW's two moments, the average when
+    there is one, and `auxiliaries` bytes (of all ranks)."""
+    return weights * (4 if average else 3) + auxiliaries + SMALL_FILES
+
+
+def space_problem(folder: Path, need: int, keep: int) -> str | None:
+    """A paragraph when `keep` checkpoints of `need` bytes and the one being written do not fit on the disk of a run
+    folder (which need not exist yet); None when they do.
+
+    keep: checkpoints_total_limit, or how many the run writes in all when that is 0. Checkpoints that are in the folder
+    already are counted as part of these.
+    """
+    there = sum(size_of(path) for path in listing(folder))
+    free = free_bytes(folder)
+    if free >= max(need, (keep + 1) * need - there):
+        return None
+    fitting = (free + there) // need - 1 if free >= need else 0
+    lower = f"lower checkpoint.checkpoints_total_limit to {fitting}, " if fitting > 0 else ""
+    return (
+        f"The disk of {folder} has {size_text(free)} free, and the run's checkpoints need {size_text((keep + 1) * need)}: "
+        f"{keep} of about {size_text(need)} each, and one more while it is written"
+        f"{f' ({size_text(there)} are there already)' if there else ''}. Make room, {lower}or set run.output_dir to a "
+        "folder on a larger disk."
+    )
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes on the disk where `folder` is, or will be."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def size_text(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

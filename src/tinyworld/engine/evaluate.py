@@ -2,21 +2,33 @@
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tinyworld.config.sections import ValidationConfig
 from tinyworld.core import dist, files, rng
 from tinyworld.core.console import LOGGER
+from tinyworld.engine.background import Background
+from tinyworld.engine.liveness import Liveness
 from tinyworld.engine.signals import StopRequest
 from tinyworld.engine.state import TrainingState
 from tinyworld.engine.task import Evaluated, Task
 
 LOWER_IS_BETTER = ("lpips", "flicker")
+
+
+@dataclass
+class Measured:
+    """Rows by sample number. `complete` when all samples have one; else `why_not` says what ended it."""
+
+    rows: dict[int, Evaluated]
+    complete: bool = True
+    why_not: str = ""
 
 
 def evaluate(
@@ -26,28 +38,39 @@ def evaluate(
     batch: int,
     device: torch.device,
     stop: StopRequest | None = None,
-) -> list[Evaluated] | None:
-    """Metrics of every sample, in sample order on every rank; None when a signal asked to stop half-way.
+    known: Mapping[int, Evaluated] | None = None,
+    limit: float = 0,
+    on_batch: Callable[[list[str]], None] | None = None,
+) -> Measured:
+    """Metrics of every sample, the same on every rank.
 
-    Each rank takes every world-th sample. Ranks with fewer batches still take part in each poll for a stop request.
+    Each rank takes every world-th of the samples that are not `known` yet. Ranks with fewer batches still take part in
+    each poll for a stop request. It ends early after a signal, and after `limit` seconds (0: never).
     """
     rank, world = dist.rank(), dist.world_size()
-    mine = list(range(rank, len(samples), world))
-    rounds = -(-len(range(0, len(samples), world)) // batch)
+    rows = dict(known or {})
+    left = [number for number in range(len(samples)) if number not in rows]
+    mine = left[rank::world]
+    rounds = -(-len(left[::world]) // batch)
+    began, why_not = time.monotonic(), ""
     was_training = model.training
     model.eval()
-    rows: list[tuple[int, Evaluated]] = []
     try:
         with rng.isolated(rng.derive_seed("evaluate", rank)), torch.no_grad():
             for round_index in range(rounds):
-                if stop is not None and stop.agreed():
-                    return None
+                stopped, late = dist.total([stop is not None and stop.is_set, 0 < limit < time.monotonic() - began])
+                if stopped or late:
+                    why_not = "a signal" if stopped else f"the time limit of {limit:g} s"
+                    break
                 share = mine[round_index * batch : (round_index + 1) * batch]
+                if on_batch is not None:
+                    on_batch([str(number) for number in share])
                 if share:
-                    rows += zip(share, task.evaluate(model, [samples[i] for i in share], device), strict=True)
+                    rows |= zip(share, task.evaluate(model, [samples[i] for i in share], device), strict=True)
     finally:
         model.train(was_training)
-    return [row for _, row in sorted((pair for part in dist.gather(rows) for pair in part), key=lambda pair: pair[0])]
+    everything = {number: row for part in dist.gather(rows) for number, row in part.items()}
+    return Measured(dict(sorted(everything.items())), not why_not, why_not)
 
 
 def mean_metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -75,13 +98,33 @@ class Validator:
     def __init__(self, task: Task, config: ValidationConfig, run: Path, device: torch.device) -> None:
         self.task, self.config, self.run, self.device = task, config, run, device
         self.samples = list(task.held_out())
+        self.background = Background("best model")
 
-    def validate(self, model: nn.Module, state: TrainingState, stop: StopRequest) -> dict[str, Any] | None:
-        """One validation: entry of the history (also appended to `state`), or None when a signal cut it short."""
+    def validate(
+        self, model: nn.Module, state: TrainingState, stop: StopRequest, liveness: Liveness
+    ) -> dict[str, Any] | None:
+        """One validation: entry of the history (also appended to `state`), or None when it was cut short. What a signal cut
+        short is kept in `state` and made up for after the resume; what took too long does not count."""
         began = time.monotonic()
-        rows = evaluate(self.task, model, self.samples, self.config.validation_batch_size, self.device, stop)
-        if rows is None:
+        measured = evaluate(
+            self.task,
+            model,
+            self.samples,
+            self.config.validation_batch_size,
+            self.device,
+            stop,
+            _known(state),
+            self.config.validation_time_limit,
+            lambda numbers: liveness.phase("validate", state.step, numbers),
+        )
+        if not measured.complete:
+            done = f"{len(measured.rows)} of {len(self.samples)} clips"
+            LOGGER.warning("validation at step %d ended by %s after %s", state.step, measured.why_not, done)
+            kept = {str(number): asdict(row) for number, row in measured.rows.items()}
+            state.unfinished = {"step": state.step, "rows": kept} if measured.why_not == "a signal" else {}
             return None
+        rows = list(measured.rows.values())
+        state.unfinished = {}
         metrics = files.json_ready(mean_metrics([row.metrics for row in rows]))
         entry = {
             "step": state.step,
@@ -93,11 +136,12 @@ class Validator:
         self._begin_anew(state)
         state.history.append(entry)
         best = self._improves(entry, state)
-        if dist.is_main():
-            files.write_json(self.run / "validation_history.json", state.history)
-            if best:
-                self._save_best(model, entry)
-            self._previews(model, state)
+        dist.on_main(lambda: files.write_json(self.run / "validation_history.json", state.history))
+        if best and dist.is_main():
+            weights = {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
+            self.background.submit(lambda: self._save_best(weights, entry))
+        liveness.phase("preview", state.step)
+        dist.together(lambda: self._previews(model, state))
         return {
             "seconds": round(time.monotonic() - began, 3),
             "metrics": metrics,
@@ -129,10 +173,10 @@ class Validator:
         patience = self.config.early_stopping_patience
         return 0 < patience <= state.validations_without_improvement
 
-    def _save_best(self, model: nn.Module, entry: dict[str, Any]) -> None:
+    def _save_best(self, weights: Mapping[str, Tensor], entry: dict[str, Any]) -> None:
         info = {key: value for key, value in entry.items() if key != "clips"}
         with files.staged_folder(self.run / "best_model", {"step": entry["step"]}) as folder:
-            self.task.export(model, folder)
+            self.task.export(weights, folder)
             files.write_json(
                 folder / "model_info.json", {"metric_for_best_model": self.config.metric_for_best_model, **info}
             )
@@ -144,16 +188,24 @@ class Validator:
         )
 
     def _previews(self, model: nn.Module, state: TrainingState) -> None:
-        """Previews of this validation; those of earlier ones go, but for the best one's."""
-        keep = {f"step-{state.best_step}", f"step-{state.step}"}
-        for old in (self.run / "previews").glob("step-*"):
-            if old.name not in keep:
-                shutil.rmtree(old)
+        """Previews of this validation, each made by one rank; those of earlier ones go, but for the best one's."""
         folder = self.run / "previews" / f"step-{state.step}"
+        if dist.is_main():
+            keep = {f"step-{state.best_step}", folder.name}
+            for old in (self.run / "previews").glob("step-*"):
+                if old.name not in keep:
+                    shutil.rmtree(old)
         folder.mkdir(parents=True, exist_ok=True)
         was_training = model.training
         model.eval()
-        with rng.isolated(rng.derive_seed("preview")), torch.no_grad():
-            for sample in self.samples[: self.config.num_preview_clips]:
+        with rng.isolated(rng.derive_seed("preview", dist.rank())), torch.no_grad():
+            for sample in self.samples[: self.config.num_preview_clips][dist.rank() :: dist.world_size()]:
                 self.task.preview(model, sample, self.device, folder)
         model.train(was_training)
+
+
+def _known(state: TrainingState) -> dict[int, Evaluated]:
+    """Rows of a validation of this very step that a signal cut short before the resume."""
+    if state.unfinished.get("step") != state.step:
+        return {}
+    return {int(number): Evaluated(**row) for number, row in state.unfinished["rows"].items()}

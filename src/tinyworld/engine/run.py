@@ -11,11 +11,9 @@ from tinyworld.config.schema import Recipe
 from tinyworld.core import files
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import CheckpointError, ConfigError, MissingFileError
+from tinyworld.core.journal_lines import JOURNAL
 from tinyworld.engine import checkpoint
 from tinyworld.engine.journal import Journal
-
-JOURNAL = "journal.jsonl"
-
 
 CONFIG = "config.yaml"
 ABANDONED = "abandoned"
@@ -98,6 +96,7 @@ def start_from(plan: RunPlan, config: str, journal: Journal) -> None:
         names = ", ".join(path.name for path in later)
         LOGGER.warning("going on from step %d: later checkpoints (%s) are set aside in %s", step, names, aside)
         journal.write("set_aside", step, checkpoints=[path.name for path in later], folder=aside)
+    checkpoint.relink(plan.folder)  # a kill may have come between a checkpoint and its links
 
 
 def names_a_checkpoint(wanted: str) -> bool:

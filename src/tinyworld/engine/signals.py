@@ -19,9 +19,14 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
 
+    @property
+    def is_set(self) -> bool:
+        """Whether this rank got a signal."""
+        return self.signal_name is not None
+
     def agreed(self) -> bool:
         """True on all ranks as soon as one rank got a signal. Every rank must call it at the same place."""
-        return dist.agree(self.signal_name is not None)
+        return dist.agree(self.is_set)
 
     @contextmanager
     def installed(self) -> Iterator["StopRequest"]:

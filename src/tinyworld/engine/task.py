@@ -31,7 +31,12 @@ class Auxiliary(Protocol):
     def rank_state(self) -> dict[str, Any]:
         """What only this rank knows (its share of a replay buffer, its generators), as tensors and plain values."""
 
-    def load_rank_state(self, state: dict[str, Any]) -> None: ...
+    def load_rank_states(self, states: list[dict[str, Any]], rank: int, world: int) -> None:
+        """Go on from what the ranks of the saving run knew, in rank order: `states[rank]` when it had as many, else a fair
+        share of all."""
+
+    def most_bytes(self) -> int:
+        """What `state_dict` and `rank_state` may come to take."""
 
 
 @dataclass
@@ -69,6 +74,13 @@ class Batch(Protocol):
     ids: list[str]
     faults: list[tuple[str, str]]
 
+    @property
+    def draws(self) -> Sequence[str]:
+        """What tells each sample from every other that the run will draw: its id and everything random in it."""
+
+    def split(self, parts: int) -> Sequence["Batch"]:
+        """The same samples in `parts` batches, for a device that is too small for one."""
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -98,11 +110,21 @@ class Task(Protocol):
         """Steps from which on metrics mean something else than before (a stage's start, the end of a ramp): the best model
         and the patience of early stopping begin anew there."""
 
-    def batches(self, start_step: int, stop_step: int, rank: int, world: int) -> Iterator[Sequence[Batch]]:
-        """The micro-batches of each optimizer step from `start_step` on; a pure function of the step."""
+    def batches(
+        self, start_step: int, stop_step: int, rank: int, world: int, left_out: int = 0
+    ) -> Iterator[Sequence[Batch]]:
+        """The micro-batches of each optimizer step from `start_step` on; a pure function of the arguments. The global batch
+        of a step does not depend on `world`. left_out: as many steps' worth of samples were passed over before."""
 
     def step(self, model: nn.Module, batch: Any, device: torch.device, done: int) -> Losses:
         """Losses of one micro-batch. `model` is the prepared trainable module; `done` optimizer steps came before."""
+
+    def dearest(self) -> tuple[Batch, int] | None:
+        """A made-up micro-batch that needs the most memory of all, and the number of a step in which everything takes part;
+        None when there is no memory limit to try it against."""
+
+    def memory_advice(self) -> str:
+        """What would fit when `dearest` does not, as text that goes on after a sentence."""
 
     def check_faults(self, faults: Mapping[str, str]) -> None:
         """Raise DataError when more clips failed (path → reason) than the budget allows."""
@@ -116,11 +138,11 @@ class Task(Protocol):
     def preview(self, model: nn.Module, sample: Any, device: torch.device, folder: Path) -> None:
         """Write something to look at for one sample into `folder`, named after the sample."""
 
-    def save_weights(self, model: nn.Module, file: Path) -> None:
-        """Write the weights in the public format, self-describing."""
+    def write_weights(self, weights: Mapping[str, Tensor], file: Path) -> None:
+        """Write the trainable module's weights in the public format, self-describing. Runs beside the training."""
 
-    def load_weights(self, model: nn.Module, file: Path) -> None:
-        """Read what `save_weights` wrote, strictly."""
+    def read_weights(self, file: Path) -> dict[str, Tensor]:
+        """What `write_weights` wrote, checked against the task's architecture."""
 
-    def export(self, model: nn.Module, folder: Path) -> None:
-        """Write a folder that `from_pretrained` opens."""
+    def export(self, weights: Mapping[str, Tensor], folder: Path) -> None:
+        """Write a folder that `from_pretrained` opens. Runs beside the training."""

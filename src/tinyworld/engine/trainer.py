@@ -1,131 +1,160 @@
 """One run's state and its loop. A step is: batches → losses → gradients → one verdict → update → average; then what is due."""
 
+import contextlib
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
-from torch import nn
 
+from tinyworld.config.dump import to_yaml
 from tinyworld.config.schema import Recipe
 from tinyworld.core import dist, files, rng
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import CheckpointError, Interrupted
-from tinyworld.engine import checkpoint, preflight, schedule
+from tinyworld.engine import capsule, checkpoint, fit_memory, parallel, preflight, saving, verdict
 from tinyworld.engine.auxiliaries import Auxiliaries
-from tinyworld.engine.averaging import averaged
 from tinyworld.engine.evaluate import Validator
-from tinyworld.engine.guard import NonFiniteGuard
 from tinyworld.engine.journal import Journal
+from tinyworld.engine.liveness import Liveness
 from tinyworld.engine.meters import Window, memory_mb
 from tinyworld.engine.progress import TrainingProgress
 from tinyworld.engine.run import RunPlan
 from tinyworld.engine.signals import StopRequest
 from tinyworld.engine.state import TrainingState
+from tinyworld.engine.step import Stepper, Taken
 from tinyworld.engine.task import Batch, Task
+from tinyworld.engine.writer import Writer
 
 
 class Trainer:
     """State of one run: modules, optimizer, counters. `fit` is the loop."""
 
-    def __init__(self, task: Task, recipe: Recipe, accelerator: Accelerator, plan: RunPlan, journal: Journal) -> None:
-        self.task, self.recipe, self.accelerator, self.folder, self.journal = (
-            task,
-            recipe,
-            accelerator,
-            plan.folder,
-            journal,
-        )
-        self.device = accelerator.device
+    def __init__(
+        self, task: Task, recipe: Recipe, device: torch.device, plan: RunPlan, journal: Journal, liveness: Liveness
+    ) -> None:
+        self.task, self.recipe, self.device, self.folder = task, recipe, device, plan.folder
+        self.journal, self.liveness = journal, liveness
         roles = task.roles()
         for frozen in roles.frozen.values():
-            frozen.requires_grad_(False).eval().to(self.device)
-        self.raw = roles.trainable.to(self.device)
-        self.auxiliaries = Auxiliaries(roles.auxiliary, self.device)
+            frozen.requires_grad_(False).eval().to(device)
+        self.auxiliaries = Auxiliaries(roles.auxiliary, device)
+        self.raw = roles.trainable.to(device)
+        self.strategy = parallel.build(recipe, self.raw, device)
         self.state = TrainingState()
-        saved: dict[str, Any] | None = None
         if plan.checkpoint:
             asked = plan.checkpoint
             dist.on_main(lambda: checkpoint.check(asked, task.fingerprint))
-            saved = checkpoint.read_state(asked, "trainer")
-        if plan.checkpoint and saved:
-            task.load_weights(self.raw, plan.checkpoint / "model.safetensors")
-            self.state = TrainingState.from_dict(saved["state"])
+            self._restore(asked)
             if plan.is_branch:  # the best model so far stays in the run that made it; this run finds its own
                 self.state.best_value = self.state.best_step = None
                 self.state.validations_without_improvement = 0
-        decay = recipe.training.ema_decay
-        self.average = averaged(self.raw, decay) if decay > 0 else None
-        self.parameters = [p for p in self.raw.parameters() if p.requires_grad]
-        optimizer = schedule.build_optimizer(self.parameters, recipe.optimizer)
-        self.model, self.optimizer = accelerator.prepare(self.raw, optimizer)
-        if plan.checkpoint and saved:
-            self._restore(plan.checkpoint, saved)
-        self.guard = NonFiniteGuard(recipe.training.max_skipped_steps, self.state.skipped_in_a_row)
-        self.validator = Validator(task, recipe.validation, self.folder, self.device)
+        self.validator = Validator(task, recipe.validation, self.folder, device)
+        saves = recipe.checkpoint
+        self.writer = Writer(
+            self.folder, saves.checkpoints_total_limit, saves.background_save, recipe.parallel.step_timeout
+        )
+        dist.on_main(self._require_space)
+        self.stepper = Stepper(task, recipe, self.strategy, self.auxiliaries, device, journal, liveness)
         self.window = Window()
         self.tracker: GeneralTracker | None = None
+        self._stalls: dict[int, float] = {}
+        self._warned_of_notice = False
+
+    def _require_space(self) -> None:
+        """Raise CheckpointError when the run's checkpoints will not fit on the disk."""
+        trained = sum(p.nbytes for p in self.raw.parameters())
+        need = checkpoint.bytes_of(trained, self._averages, self.auxiliaries.most_bytes() * dist.world_size())
+        keep, every = self.recipe.checkpoint.checkpoints_total_limit, self.recipe.checkpoint.checkpointing_steps
+        left = -(-(self.recipe.training.max_train_steps - self.state.step) // every)
+        problem = checkpoint.space_problem(self.folder, need, min(keep or left, left))
+        if problem is not None:
+            raise CheckpointError(problem)
+
+    def _measure_memory(self) -> None:
+        """Run the dearest micro-batch once and forget it. Raises TrainingError on all ranks when it does not fit."""
+        found = self.task.dearest()
+        if found is None:
+            return
+        batch, done = found
+
+        def run() -> None:
+            losses = self.task.step(self.strategy.model, batch, self.device, done)
+            self.strategy.backward(losses.total, last=True)
+
+        with dist.alike():
+            measured = fit_memory.measure(run, self.device, self.raw, self.auxiliaries.members, self.task.memory_advice)
+        self.strategy.drop()
+        LOGGER.info("memory: a micro-batch of the largest clips took %s", measured)
+        self.journal.write("memory", self.state.step, bytes=measured.size, on_gpu=measured.on_gpu)
 
     @property
-    def evaluated(self) -> nn.Module:
-        """The module that is validated, saved as step-N and exported: the moving average when there is one."""
-        return self.average.module if self.average is not None else self.raw
+    def _averages(self) -> bool:
+        return self.recipe.training.ema_decay > 0
 
-    def _restore(self, path: Path, trainer: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(trainer["optimizer"])
-        schedule.apply_settings(self.optimizer, self.recipe.optimizer)
-        if self.average is not None:
-            if not (path / "ema.safetensors").exists():
-                raise CheckpointError(
-                    f"{path} holds no averaged weights, but ema_decay is {self.recipe.training.ema_decay}: the run it comes from "
-                    "had none. Use --ema_decay 0 to go on with it."
-                )
-            self.task.load_weights(self.average.module, path / "ema.safetensors")
-            self.average.n_averaged.fill_(trainer["averaged_updates"])
-        self.auxiliaries.restore(path)
-        generators = checkpoint.read_rank_state(path, "rng")
-        if generators is not None:
-            rng.restore(generators)
+    def _restore(self, path: Path) -> None:
+        self.state = saving.restore(path, self.task, self.strategy, self.auxiliaries, self._averages)
 
     def fit(self, stop: StopRequest) -> str:
         """Train until max_train_steps, early stopping or a signal; returns the reason. Everything is saved on return."""
-        config = self.recipe.training
-        batches = self.task.batches(self.state.step, config.max_train_steps, dist.rank(), dist.world_size())
+        self.liveness.phase("set up", self.state.step, startup=True)
+        self._measure_memory()
         if self._due(self.recipe.validation.validation_steps) and self.state.step and not self._validated():
             self._validate(stop)  # a signal cut this validation short in the run that is resumed
         if self.validator.should_stop(self.state):
             return self._finish("early_stopping")
-        milestones = set(self.task.milestones())
+        while (reason := self._course(stop)) is None:
+            self._rewind()
+        return self._finish(reason)
+
+    def close(self) -> None:
+        """Let go of everything. After an error a checkpoint may still be on its way: it is waited for as long as anything of it
+        moves."""
+        if self.tracker is not None:
+            self.tracker.finish()
+        self.writer.close()
+        self.strategy.close()
+
+    def _course(self, stop: StopRequest) -> str | None:
+        """Train from where the state stands; None when it has to be taken back to a checkpoint."""
+        state, last = self.state, self.recipe.training.max_train_steps
+        batches = self.task.batches(state.step, last, dist.rank(), dist.world_size(), state.left_out)
+        milestones = {0, *self.task.milestones()}
         waited = time.monotonic()
-        with TrainingProgress(self.state.step, config.max_train_steps) as progress:
-            for micro_batches in batches:
-                fetched = time.monotonic()
-                if self.state.step == 0 or self.state.step in milestones:
-                    self._preflight(micro_batches[0])
-                self._step(micro_batches)
-                self.window.add({"seconds_per_step": time.monotonic() - waited, "data_seconds": fetched - waited})
+        with TrainingProgress(state.step, last) as progress, contextlib.closing(batches):  # type: ignore[type-var]
+            while state.step < last:
+                fetched = self.stepper.fetch(batches, state, self.writer.failed() or self.validator.background.error)
+                loaded = time.monotonic()
+                if state.step in milestones and fetched.error is None:
+                    self._preflight(fetched.micro_batches[0])
+                taken = self.stepper.take(fetched, state, stop.is_set)
+                self._count(taken)
+                self.window.add({"seconds_per_step": time.monotonic() - waited, "data_seconds": loaded - waited})
                 self._log(progress)
+                if taken.skipped and self._must_rewind():
+                    return None
                 if self._due(self.recipe.validation.validation_steps):
                     self._validate(stop)
-                    if self.validator.should_stop(self.state):
-                        return self._finish("early_stopping")
-                self._end_if_asked(stop)
-                if self._due(self.recipe.checkpoint.checkpointing_steps) and self.state.step < config.max_train_steps:
+                    if self.validator.should_stop(state):
+                        return "early_stopping"
+                    self._end_if_asked(stop, stop.agreed())
+                self._end_if_asked(stop, taken.verdict.stop)
+                self._note_saved()
+                if self._due(self.recipe.checkpoint.checkpointing_steps) and state.step < last:
                     self._save()
                 waited = time.monotonic()
         if not self._validated():
             self._validate(stop)
-            self._end_if_asked(stop)
-        return self._finish("finished")
+            self._end_if_asked(stop, stop.agreed())
+        return "finished"
 
-    def _end_if_asked(self, stop: StopRequest) -> None:
+    def _end_if_asked(self, stop: StopRequest, asked: bool) -> None:
         """Save and leave when any rank got a signal."""
-        if stop.agreed():
-            raise Interrupted(stop.signal_name or "a signal on another rank", self.folder, self._save())
+        if asked:
+            path = self._save(wait=True)
+            raise Interrupted(stop.signal_name or "a signal on another rank", self.folder, path)
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.state.step % every == 0
@@ -135,8 +164,12 @@ class Trainer:
 
     def _preflight(self, batch: Batch) -> None:
         """Log what each loss term weighs in this batch's gradient; leaves no trace in the training."""
+        if not self.strategy.retries:  # a backward pass of theirs is one of all ranks, and changes the gradients
+            LOGGER.info("the loss terms' shares of the gradient are measured with parallel.strategy=ddp only")
+            return
         with rng.isolated(rng.derive_seed("preflight", dist.rank())):
-            rows = preflight.measure(self.raw, self.task.step(self.raw, batch, self.device, self.state.step))
+            losses = self.task.step(self.strategy.model, batch, self.device, self.state.step)
+            rows = preflight.measure(self.raw, losses)
         self.auxiliaries.forget()
         self.journal.write("preflight", self.state.step, terms=[asdict(row) for row in rows])
         if dist.is_main():
@@ -144,54 +177,71 @@ class Trainer:
             for warning in preflight.warnings(rows):
                 LOGGER.warning("warning: %s", warning)
 
-    def _step(self, micro_batches: Sequence[Batch]) -> None:
-        """One optimizer step over the accumulated micro-batches, or a skip that all ranks agree on."""
-        state, training = self.state, self.recipe.training
-        rate = schedule.learning_rate(state.step, training.max_train_steps, self.recipe.optimizer)
-        schedule.set_learning_rate(self.optimizer, rate)
-        sums: dict[str, torch.Tensor] = {}
-        for batch in micro_batches:
-            self._note_faults(batch)
-            with self.accelerator.accumulate(self.model):
-                losses = self.task.step(self.model, batch, self.device, state.step)
-                total = losses.total
-                self.accelerator.backward(total)
-                values = {f"losses/{name}": term for name, term in losses.terms.items()}
-                for name, value in {"losses/total": total, **values, **losses.monitors}.items():
-                    share = value.detach().float() / len(micro_batches)
-                    sums[name] = sums[name] + share if name in sums else share
-        norm = float(self.accelerator.clip_grad_norm_(self.parameters, training.max_grad_norm))
-        means = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
-        if self.guard.must_skip(means["losses/total"], norm):
-            self._skip([sample for batch in micro_batches for sample in batch.ids], means["losses/total"], norm)
-        else:
-            self.optimizer.step()
-            if self.average is not None:
-                self.average.update_parameters(self.raw)
-            self.window.add({**means, **self.auxiliaries.learn(), "gradient_norm": norm, "learning_rate": rate})
-        self.optimizer.zero_grad()
-        state.skipped_in_a_row = self.guard.in_a_row
-        state.step += 1
-        state.samples_seen += sum(len(batch.ids) for batch in micro_batches) * dist.world_size()
-
-    def _skip(self, ids: list[str], loss: float, norm: float) -> None:
-        self.auxiliaries.forget()
-        self.state.skipped_total += 1
-        all_ids = [sample for part in dist.gather(ids) for sample in part]
-        reason = f"loss {loss}, gradient norm {norm}"
-        LOGGER.warning(
-            "step %d skipped on all ranks: %s; samples %s", self.state.step + 1, reason, ", ".join(all_ids[:8])
+    def _count(self, taken: Taken) -> None:
+        """Take a step into the state: its samples, and its update or why there was none."""
+        state = self.state
+        if taken.verdict.faults:
+            self._note_faults(taken)
+        state.draws = verdict.chained(state.draws, taken.verdict.draws)
+        state.samples_seen += taken.verdict.samples
+        if taken.skipped is None:
+            self.window.add(taken.means)
+            state.skipped_in_a_row = 0
+            state.recent_losses = [*state.recent_losses, taken.verdict.loss][-verdict.HISTORY :]
+            state.step += 1
+            return
+        state.skipped_total += 1
+        state.skipped_in_a_row += 1
+        ids = [name for part in dist.gather(taken.ids) for name in part]
+        shown = ", ".join(ids[:8])
+        LOGGER.warning("step %d skipped on all ranks: %s; samples %s", state.step + 1, taken.skipped, shown)
+        kept = capsule.write(
+            self.folder, self.task, self.strategy, self.auxiliaries, taken, state, to_yaml(self.recipe.anchored())
         )
-        self.journal.write("skip", self.state.step + 1, reason=reason, ids=all_ids)
-        self.guard.check_limit(self.state.step + 1, all_ids)
+        self.journal.write("skip", state.step + 1, reason=taken.skipped, ids=ids, capsule=kept and kept.name)
+        limit = self.recipe.training.max_skipped_steps
+        with dist.alike():
+            verdict.check_limit(state.skipped_in_a_row, limit, state.step + 1, ids)
+        state.step += 1
 
-    def _note_faults(self, batch: Batch) -> None:
-        for path, reason in [fault for part in dist.gather(batch.faults) for fault in part]:
+    def _must_rewind(self) -> bool:
+        """Whether the run goes back to its newest checkpoint, which every rank decides alike."""
+        state, training = self.state, self.recipe.training
+        if not training.rewind_after or state.skipped_in_a_row % training.rewind_after:
+            return False
+        with dist.alike():
+            self.writer.wait()
+        return state.rewinds < training.max_rewinds and dist.on_main(lambda: bool(checkpoint.listing(self.folder)))
+
+    def _rewind(self) -> None:
+        """Back to the newest good checkpoint, without the samples since then; the way there is saved at once."""
+        before = self.state
+        path = dist.on_main(lambda: checkpoint.newest_good(self.folder))
+        if path is None:
+            raise CheckpointError(f"{self.folder} has no checkpoint left that verifies; the run cannot be taken back.")
+        self._restore(path)
+        state = self.state
+        state.left_out = before.step + before.left_out - state.step
+        state.rewinds, state.capsules, state.pieces = before.rewinds + 1, before.capsules, before.pieces
+        state.skipped_total, state.faults = before.skipped_total, before.faults
+        LOGGER.warning(
+            "after %d skipped steps in a row the run goes back from step %d to %s and leaves out the samples since then",
+            before.skipped_in_a_row,
+            before.step,
+            path.name,
+        )
+        self.journal.write("rewind", state.step, from_step=before.step, checkpoint=path.name, left_out=state.left_out)
+        self._save(wait=True)
+
+    def _note_faults(self, taken: Taken) -> None:
+        mine = [fault for batch in taken.micro_batches for fault in batch.faults]
+        for path, reason in [fault for part in dist.gather(mine) for fault in part]:
             if path not in self.state.faults:
                 self.state.faults[path] = reason
                 LOGGER.warning("clip set aside: %s: %s", path, reason)
                 self.journal.write("quarantine", self.state.step, path=path, reason=reason)
-        self.task.check_faults(self.state.faults)
+        with dist.alike():
+            self.task.check_faults(self.state.faults)
 
     def _log(self, progress: TrainingProgress) -> None:
         state, training = self.state, self.recipe.training
@@ -204,7 +254,7 @@ class Trainer:
             "losses": {k.removeprefix("losses/"): v for k, v in means.items() if k.startswith("losses/")}
         }
         facts |= {k: v for k, v in means.items() if not k.startswith("losses/")}
-        facts |= {"samples_seen": state.samples_seen}
+        facts |= {"samples_seen": state.samples_seen, "draws": state.draws}
         if self._due(training.memory_log_steps):
             facts["memory_mb"] = round(memory_mb(self.device), 1)
         self.journal.write("step", state.step, **facts)
@@ -219,7 +269,9 @@ class Trainer:
         progress.update(state.step, f"loss {shown['loss']:.4g}")
 
     def _validate(self, stop: StopRequest) -> None:
-        result = self.validator.validate(self.evaluated, self.state, stop)
+        self.liveness.phase("validate", self.state.step)
+        with self.strategy.whole() as model:
+            result = self.validator.validate(model, self.state, stop, self.liveness)
         if result is None:
             return
         self.journal.write("validation", self.state.step, **result)
@@ -230,34 +282,41 @@ class Trainer:
         baseline = "  ".join(f"{k} {v:.4g}" for k, v in result["baseline"].items())
         LOGGER.info("validation at step %d: %s  (baseline: %s)", self.state.step, shown, baseline)
 
-    def _save(self) -> Path:
-        """Checkpoint of everything; every rank adds what only it knows."""
+    def _save(self, wait: bool = False) -> Path:
+        """Checkpoint of everything; every rank adds what only it knows. It is written beside the training unless `wait`."""
         began = time.monotonic()
-        writers = {"model": lambda file: self.task.save_weights(self.raw, file)}
-        if self.average is not None:
-            writers["ema"] = lambda file: self.task.save_weights(self.evaluated, file)
-        trainer = {
-            "optimizer": self.optimizer.state_dict(),
-            "state": self.state.to_dict(),
-            "averaged_updates": int(self.average.n_averaged) if self.average is not None else 0,
-        }
-        path = checkpoint.save(
-            self.folder,
-            self.state.step,
-            writers,
-            {"trainer": trainer, **self.auxiliaries.states()},
-            {"rng": rng.capture(), **self.auxiliaries.rank_states()},
-            self.task.fingerprint(self.state.step),
-        )
-        dist.on_main(lambda: checkpoint.prune(self.folder, self.recipe.checkpoint.checkpoints_total_limit))
-        size = checkpoint.size_of(path) if dist.is_main() else 0
-        seconds = round(time.monotonic() - began, 3)
-        self.journal.write("checkpoint", self.state.step, path=path.name, seconds=seconds, bytes=size)
-        return path
+        self.liveness.phase("save", self.state.step)
+        dist.together(self.validator.background.wait)  # a checkpoint that knows of a best model comes after it
+        held = saving.contents(self.task, self.strategy, self.auxiliaries, self.state)
+        with dist.alike():
+            self.writer.save(self.state.step, held, self.task.fingerprint(self.state.step))
+            self._stalls[self.state.step] = round(time.monotonic() - began, 3)
+            if wait:
+                self.writer.wait()
+        if wait:
+            self._note_saved()
+        return self.folder / f"checkpoint-{self.state.step}"
+
+    def _note_saved(self) -> None:
+        """Journal the checkpoints that have been published since the last look, and what they cost."""
+        notice = self.recipe.checkpoint.preemption_notice
+        for saved in self.writer.finished():
+            facts = {"path": saved.path.name, "seconds": saved.seconds, "stall": self._stalls.pop(saved.step, 0.0)}
+            self.journal.write("checkpoint", saved.step, **facts, bytes=saved.bytes)
+            if saved.seconds > notice and not self._warned_of_notice:
+                self._warned_of_notice = True
+                LOGGER.warning(
+                    "warning: %s took %.0f s to write, but a scheduler that gives %d s (checkpoint.preemption_notice) would kill "
+                    "the run in the middle, and it would go on from the checkpoint before. Ask for a longer notice, or use a "
+                    "faster disk or a smaller seraena_buffer_mb.",
+                    saved.path.name,
+                    saved.seconds,
+                    notice,
+                )
 
     def _finish(self, reason: str) -> str:
         """Last checkpoint and final_model.safetensors, which is the same file by hard link."""
-        self._save()
+        self._save(wait=True)
         if dist.is_main():
             files.hard_link(
                 self.folder / f"step-{self.state.step}.safetensors", self.folder / "final_model.safetensors"

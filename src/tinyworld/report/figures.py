@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinyworld.report.read import Record, Run, number
+from tinyworld.core.journal_lines import Record, number
+from tinyworld.report.read import Run
 
 Series = list[float | None]
 COLOURS = ("#3d7fd0", "#d9822b", "#2f9e77", "#a06cd5", "#c9546b", "#8c8c3a", "#4aa3b8", "#9a7460")

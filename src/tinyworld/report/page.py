@@ -11,14 +11,26 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from tinyworld.core.files import write_atomic
+from tinyworld.core.goodput import PARTS
+from tinyworld.core.journal_lines import Record, number
 from tinyworld.core.version import __version__
 from tinyworld.report import words
 from tinyworld.report.figures import machine_charts, quality_charts, training_charts
 from tinyworld.report.previews import EMBEDDED_BYTES, embed_previews
-from tinyworld.report.read import Record, Run, number, read_run
+from tinyworld.report.read import Run, read_run
 
 MOST_CLIPS, MOST_ROWS = 40, 100
 """Rows of the clip table and of each list of events; the page says how many more there are."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the wall time: seconds, and percent of the whole."""
+
+    name: str
+    meaning: str
+    seconds: float
+    percent: float
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,8 @@ def build_report(run_folder: str | Path, embedded_bytes: int = EMBEDDED_BYTES) -
         plotly=Markup(get_plotlyjs()) if any(sections.values()) else None,
         lives=[words.life(life) for life in run.lives],
         preflight=_preflight(run),
+        parts=_parts(run),
+        restarts=[words.restart(record) for record in reversed(run.goodput.restarts)] if run.goodput else [],
         skips=[words.skip(record) for record in run.skips],
         checkpoints=[(entry, (folder / str(entry.get("path"))).is_dir()) for entry in reversed(run.checkpoints)],
         most_rows=MOST_ROWS,
@@ -160,6 +174,18 @@ def _tiles(run: Run) -> list[Tile]:
     spent = sum(life.seconds for life in run.lives)
     tiles.append(Tile("Time", words.duration(spent), "", f"{words.fixed(pace, 2)} s a step" if pace else ""))
     return tiles
+
+
+def _parts(run: Run) -> list[Part]:
+    """Where the wall time went, without what took none; empty when no time has passed."""
+    if run.goodput is None or not run.goodput.wall:
+        return []
+    spent = run.goodput
+    return [
+        Part(name, meaning, spent.seconds[name], 100 * spent.share(name))
+        for name, meaning in PARTS.items()
+        if spent.seconds[name] > 0
+    ]
 
 
 def _preflight(run: Run) -> dict[str, Any]:

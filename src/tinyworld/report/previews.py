@@ -6,9 +6,10 @@ from itertools import zip_longest
 from pathlib import Path
 
 from tinyworld.core.errors import UserError
+from tinyworld.core.journal_lines import Record
 from tinyworld.core.names import file_name
 from tinyworld.media.read import probe
-from tinyworld.report.read import Record, Run
+from tinyworld.report.read import Run
 from tinyworld.report.words import size
 
 EMBEDDED_BYTES = 24_000_000

@@ -5,7 +5,6 @@ the reader, and only what is there is shown.
 """
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,20 @@ from typing import Any
 import yaml
 
 from tinyworld.core.errors import MissingFileError
+from tinyworld.core.goodput import Goodput, measure
+from tinyworld.core.journal_lines import JOURNAL, Record, number, read_lines
 
-Record = dict[str, Any]
-JOURNAL, HISTORY, CONFIG = "journal.jsonl", "validation_history.json", "config.yaml"
+HISTORY, CONFIG = "validation_history.json", "config.yaml"
 
 
 @dataclass
 class Life:
-    """One process of the run: its start event, its stop event (None: running or killed), its last sign of life."""
+    """One process of the run: its start event, its stop event (None: running or killed), the supervisor's restart event
+    after it, its last sign of life."""
 
     start: Record
     stop: Record | None = None
+    restart: Record | None = None
     last_time: float = 0.0
     last_step: int = 0
 
@@ -48,6 +50,7 @@ class Run:
     """Each loss term's shares of the first gradient."""
     skips: list[Record] = field(default_factory=list)
     quarantined: dict[str, str] = field(default_factory=dict)
+    goodput: Goodput | None = None
     config_text: str | None = None
     config: Record = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -70,13 +73,6 @@ class Run:
         """A value of config.yaml, or None when the file does not have it."""
         values = self.config.get(section)
         return values.get(key) if isinstance(values, dict) else None
-
-
-def number(value: Any) -> float | None:
-    """A finite number, or None for everything else (null, NaN, text)."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def read_run(folder: Path) -> Run:
@@ -111,33 +107,21 @@ def _check_is_run(folder: Path) -> None:
 
 def _read_journal(run: Run) -> None:
     try:
-        lines = (run.folder / JOURNAL).read_bytes().splitlines()
+        records, damaged = read_lines(run.folder / JOURNAL)
     except OSError:
         run.notes.append(f"There is no {JOURNAL}: curves, events and the outcome are not known.")
         return
-    records = [_record(line) for line in lines if line.strip()]
-    damaged = records.count(None)
     if damaged:
         are = "is" if damaged == 1 else "are"
         run.notes.append(
-            f"{damaged} of {len(records)} lines of {JOURNAL} could not be read and {are} left out. A process that is "
+            f"{damaged} of {len(records) + damaged} lines of {JOURNAL} could not be read and {are} left out. A process that is "
             "killed while it writes leaves such a line."
         )
     for record in records:
-        if record is not None:
-            _take(run, record)
+        _take(run, record)
+    run.goodput = measure(records) if run.lives else None
     if not run.lives:
         run.notes.append(f"{JOURNAL} has no start event, so the device and the model size are not known.")
-
-
-def _record(line: bytes) -> Record | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(record, dict) or not isinstance(record.get("event"), str) or number(record.get("step")) is None:
-        return None
-    return record | {"step": int(record["step"])}
 
 
 def _take(run: Run, record: Record) -> None:
@@ -145,7 +129,7 @@ def _take(run: Run, record: Record) -> None:
     event, step = record["event"], record["step"]
     if event == "start":
         run.lives.append(Life(record))
-    if run.lives:
+    if run.lives and event != "restart":
         life = run.lives[-1]
         life.last_time = max(life.last_time, number(record.get("time")) or 0.0)
         life.last_step = step
@@ -167,6 +151,8 @@ def _take(run: Run, record: Record) -> None:
         run.quarantined[str(record.get("path"))] = str(record.get("reason"))
     elif event == "stop" and run.lives:
         run.lives[-1].stop = record
+    elif event == "restart" and run.lives and run.lives[-1].restart is None:
+        run.lives[-1].restart = record
 
 
 def _read_validations(run: Run) -> None:

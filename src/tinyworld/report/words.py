@@ -5,7 +5,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from tinyworld.report.read import Life, Record, Run, number
+from tinyworld.core import goodput
+from tinyworld.core.journal_lines import Record, number
+from tinyworld.report.read import Life, Run
 
 ABSENT = "–"
 SILENT_AFTER = 600.0
@@ -35,16 +37,7 @@ def size(value: Any) -> str:
 
 def duration(seconds: Any) -> str:
     known = number(seconds)
-    if known is None:
-        return ABSENT
-    if known < 60:
-        return f"{known:.0f} s" if known >= 10 else f"{known:.1f} s"
-    minutes, hours, days = int(known) // 60, int(known) // 3600, int(known) // 86400
-    if days:
-        return f"{days} d {hours % 24} h"
-    if hours:
-        return f"{hours} h {minutes % 60:02d} min"
-    return f"{minutes} min" if minutes >= 10 else f"{minutes} min {int(known) % 60} s"
+    return ABSENT if known is None else goodput.duration(known)
 
 
 def moment(seconds: Any) -> str:
@@ -90,13 +83,21 @@ def life(of: Life) -> Record:
     ends = {"finished": "finished", "early_stopping": "stopped early", "signal": "interrupted, saved", "error": "error"}
     reason = of.stop.get("reason") if of.stop else None
     resumed = of.start.get("resumed_from")
+    unsaid = str(of.restart.get("ended") or "died, restarted") if of.restart else "no end recorded"
     return {
         "time": of.start.get("time"),
         "step": of.start["step"],
         "resumed_from": str(resumed).rstrip("/").rsplit("/", 1)[-1] if resumed else "",
         "seconds": of.seconds,
         "last_step": of.last_step,
-        "end": ends.get(str(reason), str(reason)) if reason else "no end recorded",
+        "end": ends.get(str(reason), str(reason)) if reason else unsaid,
+    }
+
+
+def restart(record: Record) -> Record:
+    """One row of the table of restarts."""
+    return {key: record.get(key) for key in ("time", "step", "exit_code", "pause", "lost_seconds")} | {
+        "cause": str(record.get("cause") or "not recorded")
     }
 
 

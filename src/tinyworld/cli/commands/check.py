@@ -1,10 +1,13 @@
 """`tinyworld check RECIPE`: everything that can be known before step 1. Exit code 2 on any problem."""
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tinyworld.cli.recipe_arguments import add_recipe_parser, read_recipe
+from tinyworld.config.batch import accumulations, clips_per_step, processes_here, processes_of
 from tinyworld.config.warnings import warnings
+from tinyworld.core.errors import ConfigError
 from tinyworld.core.frames import training_plan
 
 if TYPE_CHECKING:
@@ -12,18 +15,53 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    add_recipe_parser(commands, "check", run, help="rules, data, frame plan and memory of a recipe, without training")
+    add_recipe_parser(
+        commands,
+        "check",
+        run,
+        help="rules, data, frame plan and memory of a recipe, without training",
+        more=" [--processes N]",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
+    options.overrides, processes = _processes(options.overrides)
     recipe = read_recipe(options)
+    totals = clips_per_step(recipe, processes)
     print(f"recipe {recipe.name}: all rules hold")
     for warning in warnings(recipe):
         print(f"warning: {warning}")
+    _batches(recipe, processes, totals)
     _frames(recipe)
-    _memory(recipe)
+    _memory(recipe, processes)
     _start(recipe)
     return 0
+
+
+def _processes(arguments: Sequence[str]) -> tuple[list[str], int]:
+    """The flags without --processes N, and N; without it what torchrun says, or 1."""
+    left: list[str] = []
+    given: list[str] = []
+    rest = list(arguments)
+    while rest:
+        name, equals, text = (argument := rest.pop(0)).partition("=")
+        if name != "--processes":
+            left.append(argument)
+        else:
+            given.append(text if equals or not rest else rest.pop(0))
+    if len(given) > 1:
+        raise ConfigError(f"--processes is given {len(given)} times. Give it once.")
+    return left, processes_of(given[0], "--processes") if given else processes_here()
+
+
+def _batches(recipe: "TaehvRecipe", processes: int, totals: list[int]) -> None:
+    passes = accumulations(recipe, processes)
+    for stage, count, total in zip(recipe.stages(), passes, totals, strict=True):
+        start = f"from step {stage.from_step + 1} on: " if stage.from_step else ""
+        print(
+            f"{start}{total} clips per optimizer step: {stage.batch} (train_batch_size) x {count} "
+            f"(gradient_accumulation_steps) x {processes} ({'process' if processes == 1 else 'processes'})"
+        )
 
 
 def _frames(recipe: "TaehvRecipe") -> None:
@@ -31,7 +69,7 @@ def _frames(recipe: "TaehvRecipe") -> None:
     side = spec.spatial_compression
     for stage in recipe.stages():
         if stage.from_step:
-            print(f"from step {stage.from_step + 1} on ({stage.key}), {stage.batch} clips per forward pass:")
+            print(f"from step {stage.from_step + 1} on ({stage.key}):")
         for height, width, n_frames in stage.buckets:
             plan = training_plan(n_frames, spec, recipe.data.pad_frames)
             print(
@@ -62,22 +100,29 @@ def _start(recipe: "TaehvRecipe") -> None:
         print(f"reference VAE: {task.taught_by['teacher']}, {task.taught_by['latents']} latents")
 
 
-def _memory(recipe: "TaehvRecipe") -> None:
-    from tinyworld.tasks.taehv.plan_memory import largest_batch
+def _memory(recipe: "TaehvRecipe", processes: int) -> None:
+    from tinyworld.engine.memory import gib
+    from tinyworld.tasks.taehv.fit_memory import check_memory, memory_limit
 
-    (batch, height, width, n_frames), estimate = largest_batch(recipe)
-    print(f"memory for {batch} clips of {height} x {width} x {n_frames}: {estimate}")
+    plan = check_memory(recipe, processes)
+    for line in plan.lines():
+        print(line)
+    limit = memory_limit(recipe)
+    if limit is not None:
+        size, source = limit
+        fits = "what is counted fits" if plan.not_counted else "it fits"
+        print(f"{fits}: {source} leaves {gib(size - plan.total)} ({(size - plan.total) / size:.0%})")
+    else:
+        print("no GPU here to compare with: --gpu_memory 40GiB says whether the plan fits one of that size")
     if recipe.seraena.use_seraena:
+        kept, size_mb = recipe.checkpoint.checkpoints_total_limit, recipe.seraena.seraena_buffer_mb
         where = "main memory" if recipe.seraena.seraena_buffer_device == "cpu" else "the training device"
-        print(f"besides: Seraena's replay buffer, up to {recipe.seraena.seraena_buffer_mb} MiB per process in {where}")
-    if recipe.distils:
-        print(f"besides: the reference VAE in {recipe.teacher.ref_vae_dtype}" + _when(recipe))
-    if recipe.seraena.use_seraena:
-        kept = recipe.checkpoint.checkpoints_total_limit
         print(
-            f"checkpoints: each holds the replay buffer of every process too, up to {recipe.seraena.seraena_buffer_mb} MiB; "
+            f"Seraena's replay buffer: up to {size_mb} MiB per process in {where}, and in each checkpoint; "
             + (f"the newest {kept} are kept" if kept else "all are kept")
         )
+    if recipe.distils:
+        print(f"reference VAE: in {recipe.teacher.ref_vae_dtype}" + _when(recipe))
 
 
 def _when(recipe: "TaehvRecipe") -> str:

@@ -35,15 +35,20 @@ def run(options: argparse.Namespace) -> int:
 
 def train(recipe: "TaehvRecipe") -> "Outcome":
     """Train and write the report; shared by `train` and `demo`."""
+    from tinyworld.core import dist
+    from tinyworld.engine.accelerate_setup import processes
     from tinyworld.engine.loop import check_start, run_training
     from tinyworld.report import build_report
     from tinyworld.tasks.taehv import TaehvTask
 
     check_start(recipe)
-    try:
-        outcome = run_training(TaehvTask(recipe), recipe)
-    except Interrupted as end:
-        LOGGER.info("report: %s", build_report(end.folder))
-        raise
-    LOGGER.info("report: %s", build_report(outcome.folder))
+    with processes(recipe):
+        try:
+            outcome = run_training(TaehvTask(recipe), recipe)
+        except Interrupted as end:
+            if dist.is_main():
+                LOGGER.info("report: %s", build_report(end.folder))
+            raise
+        if dist.is_main():
+            LOGGER.info("report: %s", build_report(outcome.folder))
     return outcome

@@ -42,8 +42,8 @@ class SeraenaSettings:
 class Seraena:
     """A discriminator, its optimizer and this rank's replay buffer (an `engine.task.Auxiliary`).
 
-    All ranks must call `correct` and `learn` equally often; the discriminator then stays bit-equal on them, while each
-    has its own buffer.
+    All ranks must call `learn` together, after equally many `correct`; the discriminator then stays bit-equal on them, while
+    each has its own buffer.
     """
 
     def __init__(self, settings: SeraenaSettings, rank: int, world: int) -> None:
@@ -75,18 +75,11 @@ class Seraena:
 
         real, fake: N T 3 H W, RGB in [0, 1], the decoded ones unclamped and without gradient from here. latents: N L c h w,
         what they were decoded from. Any T: the last group is filled with the last frame. Clips with numbers that are not
-        finite get a direction of NaN. Raises ValueError for shapes that do not fit, TrainingError on all ranks when the
-        discriminator of any fails.
+        finite get a direction of NaN. Nothing is communicated. Raises ValueError for shapes that do not fit, TrainingError
+        when the discriminator fails.
         """
-        failure: TrainingError | None = None
-        found: Correction | None = None
         latents = faint(latents.detach())
-        try:
-            found = correction(self.discriminator, real, fake, latents, self.settings.group)
-        except TrainingError as error:
-            failure = error
-        if dist.agree(failure is not None) or found is None:
-            raise failure or TrainingError("Seraena's discriminator failed on another rank; its message says why.")
+        found = correction(self.discriminator, real, fake, latents, self.settings.group)
         self._shown.append(self._show(real, fake, latents) if bool(found.scale.isfinite()) else None)
         return found
 
@@ -160,10 +153,18 @@ class Seraena:
         """This rank's replay buffer and generator."""
         return {"buffer": self.buffer.state_dict(), "generator": self._generator.get_state()}
 
-    def load_rank_state(self, state: dict[str, Any]) -> None:
-        """Go on from `rank_state`."""
-        self.buffer.load_state_dict(state["buffer"])
-        self._generator.set_state(state["generator"])
+    def load_rank_states(self, states: list[dict[str, Any]], rank: int, world: int) -> None:
+        """Go on from every rank's `rank_state`. Of another number of ranks, the entries of all buffers are dealt out anew,
+        each to one rank, and the draws from now on are those of a run of this size."""
+        if len(states) == world:
+            self.buffer.load_state_dict(states[rank]["buffer"])
+            self._generator.set_state(states[rank]["generator"])
+        else:
+            self.buffer.take_share([state["buffer"] for state in states], rank, world)
+
+    def most_bytes(self) -> int:
+        """The discriminator with AdamW's two moments, and a full buffer."""
+        return 3 * sum(p.nbytes for p in self.discriminator.parameters()) + self.settings.buffer_bytes
 
 
 def faint(latents: Tensor) -> Tensor:

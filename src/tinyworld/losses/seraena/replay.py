@@ -127,3 +127,14 @@ class ReplayBuffer:
         for images, contexts in zip(state["images"], state["contexts"], strict=True):
             self.put(images, contexts)
         self._generator.set_state(state["generator"])
+
+    def take_share(self, states: list[dict[str, Any]], rank: int, world: int) -> None:
+        """Become one of `world` buffers that share out the entries of others (their `state_dict`s). The generator stays."""
+        self._entries, self.bytes = {}, 0
+        turn = 0
+        for state in states:
+            for images, contexts in zip(state["images"], state["contexts"], strict=True):
+                mine = [index for index in range(len(images)) if (turn + index) % world == rank]
+                turn += len(images)
+                if mine:
+                    self.put(images[mine], contexts[mine])

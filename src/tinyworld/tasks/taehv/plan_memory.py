@@ -1,52 +1,154 @@
-"""Memory of the autoencoder's training step, before a weight is loaded."""
+"""Device memory of a whole run of the `taehv` task, before a weight is loaded: every clip size of every stage, and what else
+has to fit beside it."""
 
-import torch
-from torch import Tensor, nn
+from dataclasses import dataclass
 
+from tinyworld.config.batch import accumulations
 from tinyworld.config.schema import TaehvRecipe
-from tinyworld.core.frames import training_plan
-from tinyworld.engine.memory import MemoryEstimate, estimate
-from tinyworld.models.taehv import Taehv
-from tinyworld.tasks.taehv.objective import Objective
+from tinyworld.engine.memory import Sharing, gib, standing, weight_bytes
+from tinyworld.tasks.taehv.memory_parts import (
+    Clips,
+    EmptyReference,
+    EmptySeraena,
+    empty_model,
+    empty_reference,
+    learning,
+    measured_clips,
+    shown_bytes,
+    stepping,
+    taught_count,
+    teaching,
+    validating,
+)
 
-Clips = tuple[int, int, int, int]
-"""Clips in a micro-batch, and their height, width and n_frames."""
+ALLOWANCE = 3 * 2**29
+"""1.5 GiB for what is no tensor of ours: the CUDA context with its kernels (about 0.5), the buffers of NCCL, cuDNN and
+cuBLAS (about 0.5), and what the allocator loses to rounding and gaps (about 0.5). Usual sizes, not measured for this
+project; `engine.fit_memory` measures what a run really takes."""
+
+TEACHING = "reference VAE gives a held-out clip back, before step 1"
+ENCODING = "reference VAE encodes"
+STEP = "forward and backward pass"
+LEARNING = "Seraena's discriminator learns"
+VALIDATION = "validation"
+REPLAY, SHOWN = "Seraena's replay buffer", "Seraena's frames of a step"
+MOVABLE = (REPLAY, SHOWN)
+"""What is there all the time, but not with every setting."""
+MEASURED = (TEACHING, VALIDATION)
+"""Moments that depend on the validation section's clips, not on those that are trained on."""
 
 
-def largest_batch(recipe: TaehvRecipe) -> tuple[Clips, MemoryEstimate]:
-    """The micro-batch of all stages that needs most, and what the student needs for it.
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What one process needs on its device with one of the recipe's clip sizes. All sizes in bytes.
 
-    Not counted: the reference VAE, LPIPS and Seraena's discriminator and buffer.
+    clips: the micro-batch, of the stage that `key` names. standing: what is there all the time, by name. moments: the most
+    that each part of the run needs, `standing` included. not_counted: what comes on top, in words.
     """
-    clips = [(stage.batch, *bucket) for stage in recipe.stages() for bucket in stage.buckets]
-    return max(((size, _estimate(recipe, *size)) for size in clips), key=lambda pair: pair[1].total)
+
+    clips: Clips
+    measured: Clips
+    key: str
+    standing: dict[str, int]
+    moments: dict[str, int]
+    not_counted: tuple[str, ...]
+
+    @property
+    def dearest(self) -> str:
+        return max(self.moments, key=lambda name: self.moments[name])
+
+    @property
+    def total(self) -> int:
+        return self.moments[self.dearest] + ALLOWANCE
+
+    @property
+    def training(self) -> int:
+        """What the clips that are trained on need."""
+        return max(size for name, size in self.moments.items() if name not in MEASURED) + ALLOWANCE
+
+    def clips_at(self, moment: str) -> str:
+        """The micro-batch that a moment is about, in words."""
+        batch, height, width, n_frames = self.measured if moment in MEASURED else self.clips
+        batch = 1 if moment == TEACHING else batch
+        return f"{batch} clip{'' if batch == 1 else 's'} of {height} x {width} x {n_frames}"
+
+    def lines(self) -> list[str]:
+        """The plan as a person reads it."""
+        there = ", ".join(f"{name} {gib(size)}" for name, size in self.standing.items())
+        lines = [
+            f"memory: {gib(self.total)} per process; the largest micro-batch is {self.clips_at(STEP)} (key: {self.key})",
+            f"  {gib(sum(self.standing.values())):>9}  all the time: {there}",
+        ]
+        lines += [
+            f"  {gib(size):>9}  {name}, {self.clips_at(name)}{' (the most)' if name == self.dearest else ''}"
+            for name, size in self.moments.items()
+        ]
+        lines.append(f"  {gib(ALLOWANCE):>9}  on top: CUDA context, libraries and the allocator's gaps (an allowance)")
+        return lines + [f"  not counted: {what}" for what in self.not_counted]
 
 
-def _estimate(recipe: TaehvRecipe, batch: int, height: int, width: int, n_frames: int) -> MemoryEstimate:
-    spec, part = recipe.spec(), recipe.model.train_part
-    with torch.device("meta"):
-        model = Taehv(spec)
-        side = spec.spatial_compression
-        plan = training_plan(n_frames, spec, recipe.data.pad_frames)
-        latents = torch.empty(batch, plan.latent_frames, spec.latent_channels, height // side, width // side)
-    model.encoder.requires_grad_(part != "decoder")
-    model.decoder.requires_grad_(part != "encoder")
-    if recipe.training.gradient_checkpointing:
-        model.enable_gradient_checkpointing()
-    half = recipe.training.mixed_precision == "bf16"
-    objective = Objective(recipe, None, None, None)
+def plan_memory(recipe: TaehvRecipe, processes: int) -> MemoryPlan:
+    """The plan of the dearest clip size over all stages. Raises ConfigError as `config.batch.accumulations`.
 
-    def forward(network: nn.Module) -> Tensor:
-        """As `TaehvTask.step`: frames and losses in fp32, the network in the recipe's precision."""
-        frames = torch.empty(batch, n_frames, 3, height, width, device="meta")
-        taught = latents if recipe.distils else None
-        encoded, decoded = network(
-            frames.bfloat16() if half else frames,
-            plan,
-            taught.bfloat16() if half and taught is not None else taught,
-            encode=not recipe.distils or part != "decoder",
-            decode=not recipe.distils or part != "encoder",
+    Counted on the meta device with the networks and losses that run, in a second or so. A reference VAE whose config.json
+    cannot be read is named in `not_counted`: opening it raises the error.
+    """
+    return max(plans(recipe, processes), key=lambda plan: (plan.training, plan.total))
+
+
+def plans(recipe: TaehvRecipe, processes: int) -> list[MemoryPlan]:
+    """The plan of each clip size of each stage. Raises as `plan_memory`."""
+    reference = empty_reference(recipe)
+    missing: list[str] = []
+    if recipe.distils and reference is None:
+        missing.append(
+            f"the reference VAE {recipe.teacher.ref_vae_path}, which is not on this machine; it often needs the most"
         )
-        return objective(frames, plan, encoded, decoded, taught, 0).total
+    if recipe.validation.lpips_backbone is not None:
+        missing.append("LPIPS: its network (about 0.1 GiB) and 8 frames in it at a time")
+    parts = _Parts(recipe, reference, Sharing(recipe.parallel.strategy, processes, recipe.parallel.cpu_offload))
+    passes = accumulations(recipe, processes)
+    return [
+        parts.plan((stage.batch, *bucket), stage.key, count, tuple(missing))
+        for stage, count in zip(recipe.stages(), passes, strict=True)
+        for bucket in stage.buckets
+    ]
 
-    return estimate(model, forward, half, recipe.training.ema_decay > 0)
+
+class _Parts:
+    """What does not depend on the clip size, counted once."""
+
+    def __init__(self, recipe: TaehvRecipe, reference: EmptyReference | None, sharing: Sharing) -> None:
+        self.recipe, self.reference = recipe, reference
+        self.seraena = EmptySeraena(recipe) if recipe.seraena.use_seraena else None
+        half, average = recipe.training.mixed_precision == "bf16", recipe.training.ema_decay > 0
+        self.standing = {
+            "model (weights, gradients, AdamW, average)": standing(empty_model(recipe), half, average, sharing)
+        }
+        of_reference = 0 if reference is None else weight_bytes(reference.vae)
+        self.encodes = recipe.data.latent_cache is None
+        if reference is not None and (self.encodes or recipe.loss.decoder_loss_weight):
+            self.standing["reference VAE"] = of_reference
+        if self.seraena is not None:
+            self.standing["Seraena's discriminator"] = standing(self.seraena.discriminator, False, False)
+            if recipe.seraena.seraena_buffer_device == "training":
+                self.standing[REPLAY] = recipe.seraena.seraena_buffer_mb * 2**20
+        self.validation = validating(recipe).total
+        self.teaching = None if reference is None else of_reference + teaching(recipe, reference).total
+
+    def plan(self, clips: Clips, key: str, passes: int, missing: tuple[str, ...]) -> MemoryPlan:
+        recipe, there = self.recipe, dict(self.standing)
+        if self.seraena is not None:
+            there[SHOWN] = shown_bytes(recipe, clips, passes)
+        always = sum(there.values())
+        moments: dict[str, int] = {}
+        if self.teaching is not None:
+            moments[TEACHING] = self.teaching
+        if self.reference is not None and self.encodes:
+            encoding = self.reference.encoding(*clips[:3], taught_count(recipe, clips))
+            moments[ENCODING] = always + encoding.total
+        moments[STEP] = always + stepping(recipe, clips, self.reference, self.seraena).total
+        if self.seraena is not None:
+            moments[LEARNING] = always + learning(recipe, clips, self.seraena).total
+        moments[VALIDATION] = always + self.validation
+        return MemoryPlan(clips, measured_clips(recipe), key, there, moments, missing)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tinyworld.config.batch import accumulations, clips_per_step
 from tinyworld.config.schema import Stage, TaehvRecipe
-from tinyworld.core import dist, rng
+from tinyworld.core import dist
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import DataError
 from tinyworld.core.frames import FramePlan, training_plan
@@ -19,18 +20,18 @@ from tinyworld.data.clips import ClipDataset
 from tinyworld.data.loader import ClipBatch, train_batches
 from tinyworld.engine.accelerate_setup import training_device
 from tinyworld.engine.task import Auxiliary, Evaluated, Losses, Roles
-from tinyworld.losses.seraena import Seraena, SeraenaSettings
-from tinyworld.models.taehv import Taehv, weights
+from tinyworld.models.taehv import Taehv
+from tinyworld.models.taehv import weights as taehv_weights
 from tinyworld.models.teachers import Teacher
 from tinyworld.tasks.taehv import measure
+from tinyworld.tasks.taehv.build import build_model, build_seraena
 from tinyworld.tasks.taehv.clips import cached_views, clip_dataset, latent_cache, order, uses_cache
+from tinyworld.tasks.taehv.fit_memory import advice, check_memory, memory_limit
 from tinyworld.tasks.taehv.lessons import Lessons, teach_window
 from tinyworld.tasks.taehv.objective import Objective
+from tinyworld.tasks.taehv.plan_memory import plan_memory
 from tinyworld.tasks.taehv.reference import open_reference
 from tinyworld.tasks.taehv.sources import find_sources
-
-SERAENA_WIDTHS = (1, 2, 4, 8, 8, 8)
-"""Channels of the discriminator's blocks, in multiples of the first one's."""
 
 
 class TaehvTask:
@@ -41,8 +42,10 @@ class TaehvTask:
     def __init__(self, recipe: TaehvRecipe) -> None:
         self.recipe = recipe
         device = training_device(recipe)
+        if memory_limit(recipe) is not None:
+            check_memory(recipe, dist.world_size())
         teacher = open_reference(recipe, device) if recipe.distils else None
-        self.sources = find_sources(recipe)
+        self.sources = dist.on_main(lambda: find_sources(recipe))
         self.model = build_model(recipe)
         self.spec = self.model.spec
         self.lpips = measure.load_lpips(recipe)
@@ -125,7 +128,7 @@ class TaehvTask:
             "trained part": self.recipe.model.train_part,
             "teacher": self.taught_by.get("digest", "none"),
             "seed": self.recipe.run.seed,
-            "clips per step": [self._clips_per_step(stage) * dist.world_size() for stage in begun],
+            "clips per step": clips_per_step(self.recipe, dist.world_size())[: len(begun)],
             "stages": [[stage.from_step, [list(bucket) for bucket in stage.buckets]] for stage in begun],
             "windows": [list(data.frame_steps), data.crop_scale, data.flip, data.short_clips, data.pad_frames],
             "augmentation": [data.colour_jitter, data.clip_ends],
@@ -133,18 +136,18 @@ class TaehvTask:
             "training clips": f"{len(self.sources.train)} ({ids})",
         }
 
-    def _clips_per_step(self, stage: Stage) -> int:
-        return stage.batch * self.recipe.training.gradient_accumulation_steps
-
-    def batches(self, start_step: int, stop_step: int, rank: int, world: int) -> Iterator[Sequence[ClipBatch]]:
+    def batches(
+        self, start_step: int, stop_step: int, rank: int, world: int, left_out: int = 0
+    ) -> Iterator[Sequence[ClipBatch]]:
         ends = [*(stage.from_step for stage in self.stages[1:]), stop_step]
-        for stage, dataset, end in zip(self.stages, self.datasets, ends, strict=True):
+        passes = accumulations(self.recipe, world)
+        for stage, dataset, end, micro in zip(self.stages, self.datasets, ends, passes, strict=True):
             first, last = max(start_step, stage.from_step), min(stop_step, end)
             if first < last:
-                yield from self._stage_batches(stage, dataset, first, last, rank, world)
+                yield from self._stage_batches(stage, dataset, range(first, last), rank, world, micro, left_out)
 
     def _stage_batches(
-        self, stage: Stage, dataset: ClipDataset, first: int, last: int, rank: int, world: int
+        self, stage: Stage, dataset: ClipDataset, steps: range, rank: int, world: int, micro: int, left_out: int
     ) -> Iterator[Sequence[ClipBatch]]:
         data = self.recipe.data
         if stage.from_step:
@@ -152,12 +155,12 @@ class TaehvTask:
             LOGGER.info("from step %d on: clips of %s (height x width x frames)", stage.from_step + 1, sizes)
         yield from train_batches(
             dataset,
-            order(self.recipe, dataset, self._clips_per_step(stage) * world),
-            start_step=first - stage.from_step,
-            stop_step=last - stage.from_step,
+            order(self.recipe, dataset, stage.batch * micro * world),
+            start_step=steps.start - stage.from_step + left_out,
+            stop_step=steps.stop - stage.from_step + left_out,
             rank=rank,
             world=world,
-            micro_batches=self.recipe.training.gradient_accumulation_steps,
+            micro_batches=micro,
             num_workers=data.num_workers,
             prefetch=data.prefetch_factor,
             pin=torch.cuda.is_available(),
@@ -177,6 +180,24 @@ class TaehvTask:
         decode = taught is None or part != "encoder"
         encoded, decoded = model(frames, plan, taught, encode=encode, decode=decode)
         return self.objective(frames, plan, encoded, decoded, taught, done)
+
+    def dearest(self) -> tuple[ClipBatch, int] | None:
+        if memory_limit(self.recipe) is None:
+            return None
+        count, height, width, n_frames = plan_memory(self.recipe, dist.world_size()).clips
+        side, plan = self.spec.spatial_compression, self.plan(n_frames)
+        posterior = None
+        if uses_cache(self.recipe):
+            zeros = torch.zeros(count, plan.latent_frames, self.spec.latent_channels, height // side, width // side)
+            posterior = (zeros, zeros)
+        same = [0] * count
+        frames = torch.zeros(count, n_frames, 3, height, width, dtype=torch.uint8)
+        batch = ClipBatch(frames, ["made up"] * count, same, same, [], same, posterior)
+        return batch, self.recipe.training.max_train_steps
+
+    def memory_advice(self) -> str:
+        limit = memory_limit(self.recipe)
+        return "" if limit is None else advice(self.recipe, dist.world_size(), limit[0])
 
     def check_faults(self, faults: Mapping[str, str]) -> None:
         self.datasets[0].check_faults(faults, self.recipe.data.quarantine_budget)
@@ -213,51 +234,18 @@ class TaehvTask:
         encoder_only = self.recipe.model.train_part == "encoder"
         measure.write_preview(as_taehv(model), sample, device, folder, encoder_only)
 
-    def save_weights(self, model: nn.Module, file: Path) -> None:
-        weights.write_weights(file, model.state_dict(), as_taehv(model).spec)
+    def write_weights(self, weights: Mapping[str, Tensor], file: Path) -> None:
+        taehv_weights.write_weights(file, weights, self.spec)
 
-    def load_weights(self, model: nn.Module, file: Path) -> None:
-        model.load_state_dict(weights.load(file)[1])
+    def read_weights(self, file: Path) -> dict[str, Tensor]:
+        return taehv_weights.load(file, self.spec)[1]
 
-    def export(self, model: nn.Module, folder: Path) -> None:
-        as_taehv(model).save_pretrained(folder)
+    def export(self, weights: Mapping[str, Tensor], folder: Path) -> None:
+        taehv_weights.write_folder(folder, weights, self.spec)
 
 
 def _taught(window: measure.Window, teacher: Teacher, spec: TaehvSpec, device: torch.device) -> measure.Window:
     return replace(window, taught=teach_window(teacher, window.frames(device), spec))
-
-
-def build_model(recipe: TaehvRecipe) -> Taehv:
-    """The model of a recipe: published or own weights when a path is given, else a seeded random start.
-
-    What `train_part` leaves out is frozen.
-    """
-    path = recipe.find("model.pretrained_model_path")
-    if path is not None:
-        model = Taehv.assembled(*weights.load(path, recipe.spec(), any_law=True)).float()
-    else:
-        with rng.isolated(rng.derive_seed(recipe.run.seed, "init")):
-            model = Taehv(recipe.spec())
-    if recipe.training.gradient_checkpointing:
-        model.enable_gradient_checkpointing()
-    model.encoder.requires_grad_(recipe.model.train_part != "decoder")
-    model.decoder.requires_grad_(recipe.model.train_part != "encoder")
-    return model
-
-
-def build_seraena(recipe: TaehvRecipe) -> Seraena:
-    """The corrector of a recipe, seeded; every process has its own replay buffer."""
-    config = recipe.seraena
-    settings = SeraenaSettings(
-        group=config.n_seraena_frames,
-        latent_channels=recipe.spec().latent_channels,
-        widths=tuple(config.seraena_width * factor for factor in SERAENA_WIDTHS),
-        learning_rate=config.seraena_learning_rate,
-        buffer_bytes=config.seraena_buffer_mb * 2**20,
-        buffer_device=config.seraena_buffer_device,
-        seed=rng.derive_seed(recipe.run.seed, "seraena"),
-    )
-    return Seraena(settings, dist.rank(), dist.world_size())
 
 
 def to_unit_range(frames: Tensor) -> Tensor:

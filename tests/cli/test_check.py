@@ -1,0 +1,25 @@
+"""`tinyworld check`: processes, clips per step and memory as a user sees them."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.helpers import refused
+from tinyworld.cli.main import main
+
+
+def test_processes_and_memory_are_told(capsys: pytest.CaptureFixture[str], clips: Path) -> None:
+    given = ["check", "taehv_demo", f"--data_root={clips}", "--gpu_memory", "40GiB", "--processes", "2"]
+    assert main(given) == 0
+    said = capsys.readouterr().out
+    assert "8 clips per optimizer step: 4 (train_batch_size) x 1 (gradient_accumulation_steps) x 2 (processes)" in said
+    assert "the largest micro-batch is 4 clips of 64 x 64 x 12 (key: data)" in said
+    assert "it fits: gpu_memory=40GiB leaves 38." in said
+
+
+def test_what_does_not_fit_or_divide_is_refused(capsys: pytest.CaptureFixture[str], clips: Path) -> None:
+    demo = ["check", "taehv_demo", f"--data_root={clips}"]
+    assert "No batch, clip size or setting" in refused(capsys, *demo, "--gpu_memory=1GiB")
+    assert "Use global_batch_size=24 or 36" in refused(capsys, *demo, "--global_batch_size=32", "--processes=3")
+    assert "--processes is 'x'" in refused(capsys, *demo, "--processes", "x")
+    assert "given 2 times" in refused(capsys, *demo, "--processes=1", "--processes=2")
