@@ -19,7 +19,7 @@ SMALL: dict[str, Any] = {
     "height": 32, "width": 32, "n_frames": 8, "global_batch_size": 4, "train_batch_size": 1, "max_train_steps": 4,
     "encoder_width": 8, "decoder_widths": [16, 8, 8, 8], "checkpointing_steps": 2, "validation_steps": 4,
     "num_preview_clips": 0, "log_steps": 1, "lr_warmup_steps": 0, "device": "cpu", "cpu_threads": 1, "run_name": "run",
-    "tracker_name": "none", "num_workers": 0, "mixed_precision": "no",
+    "tracker_name": "none", "num_workers": 1, "mixed_precision": "no",
 }  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
     python tests/long/random_kills.py [--kills 200] [--processes 1] [--jobs 1] [--seed 0]
 
-A run is killed at a random moment, resumed with `latest`, killed again, until it ends; its last checkpoint must equal that of
+A run is killed at a random moment (half of the time while it writes a checkpoint), resumed with `latest`, killed again,
+until it ends; its last checkpoint must equal that of
 the uninterrupted run bit by bit: weights, average, optimizer, random states, validation numbers and all of Seraena
 (discriminator, its optimizer, replay buffers, generators). With several processes one of them or all are killed. Prints
 one line per run and exits with 1 when anything differs or a resume fails. Small rendered rooms in a temporary folder.
@@ -83,6 +84,12 @@ def differing(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> l
     return [k for k in one.keys() | other.keys() if k not in one or k not in other or not torch.equal(one[k], other[k])]
 
 
+def saving(run: Run) -> None:
+    """Wait until a checkpoint is being written, or the run is over."""
+    while run.ranks[0].is_alive() and not any(run.folder.glob(".staging*checkpoint*")):
+        time.sleep(0.001)
+
+
 def kill_until_it_ends(
     data: Path, output: Path, processes: int, whole: float, draw: random.Random, expected: dict[str, torch.Tensor]
 ) -> Result:
@@ -90,7 +97,12 @@ def kill_until_it_ends(
     kills = while_saving = 0
     while True:
         with Run(make_task(recipe(data, output)), recipe(data, output), processes) as run:
-            run.ranks[0].join(draw.uniform(0.1, 0.5) * whole)
+            run.ranks[0].join(draw.uniform(0.1, 0.4) * whole)
+            if (
+                draw.random() < 0.5
+            ):  # half of them while a checkpoint is being written, which takes a hundredth of the time
+                saving(run)
+                time.sleep(draw.uniform(0, 0.05))
             victims = draw.choice([[rank] for rank in range(processes)] + [list(range(processes))])
             alive = [rank for rank in victims if run.ranks[rank].is_alive()]
             for rank in alive:

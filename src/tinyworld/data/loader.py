@@ -1,6 +1,7 @@
 """Batches of clips, loaded ahead by worker processes that keep no state."""
 
 import functools
+import multiprocessing
 import os
 import signal
 import threading
@@ -229,7 +230,13 @@ def _start_worker(parent: int, number: int) -> None:
 
 def _end_with_parent(parent: int) -> None:
     """End this worker when its parent asks, or is gone (PyTorch misses a parent killed while its workers start)."""
-    while os.getppid() == parent:
+    process = multiprocessing.parent_process()
+    forked = os.getppid() == parent  # else a server has started it, and lives on
+
+    def lives() -> bool:
+        return os.getppid() == parent if forked or process is None else process.is_alive()
+
+    while lives():
         asked = signal.sigtimedwait({signal.SIGTERM}, PARENT_CHECK_SECONDS)
         if asked is not None and asked.si_pid == parent:
             break
