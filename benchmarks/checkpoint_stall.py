@@ -48,6 +48,19 @@ from tinyworld.tasks.taehv import TaehvTask
 
 FRAMES, ROUNDS, WARM_UP = 12, 2, 2
 REDUCED_STEPS = 6
+ROWS = (
+    "step without a save",
+    "standing still per checkpoint",
+    "  longest",
+    "  copying to main memory",
+    "  waiting, hand-over; synchronous: writing",
+    "the write itself",
+    "step beside a write",
+    "slower steps, per checkpoint",
+    "checkpoint in all: still and slower",
+    "standing still after a validation",
+    "  waiting for the best model",
+)
 
 
 @dataclass
@@ -56,7 +69,6 @@ class Costs:
 
     quiet: list[float] = field(default_factory=list)
     beside: list[float] = field(default_factory=list)
-    slower: list[float] = field(default_factory=list)
     stalls: list[float] = field(default_factory=list)
     copies: list[float] = field(default_factory=list)
     writes: list[float] = field(default_factory=list)
@@ -70,7 +82,7 @@ def make_recipe(folder: Path, options: argparse.Namespace, **more: Any) -> Taehv
     values = {
         "data_root": str(folder / "rooms"), "height": options.size, "width": options.size, "n_frames": FRAMES,
         "variant": "taew2_1", "encoder_width": None, "decoder_widths": None, "train_batch_size": options.batch,
-        "max_train_steps": steps, "log_steps": 1, "checkpointing_steps": options.every, "checkpoints_total_limit": 2,
+        "max_train_steps": steps, "lr_warmup_steps": steps, "log_steps": 1, "checkpointing_steps": options.every, "checkpoints_total_limit": 2,
         "validation_steps": steps, "validation_height": options.size, "validation_width": options.size,
         "num_validation_samples": 1, "output_dir": str(folder), "tracker_name": "none", "device": options.device,
     }  # fmt: skip
@@ -118,3 +130,130 @@ def run(recipe: TaehvRecipe, costs: Costs) -> None:
 
 def _began(step: Record) -> float:
     return float(step["time"] - step["seconds_per_step"])
+
+
+def compare_saves(folder: Path, options: argparse.Namespace) -> None:
+    costs = {True: Costs(), False: Costs()}
+    for _ in range(ROUNDS):
+        for background, found in costs.items():
+            run(make_recipe(folder, options, background_save=background), found)
+    ours, baseline = costs[True], costs[False]
+    print(
+        f"{options.batch} clips of {options.size} x {options.size} x {FRAMES} per step, {ROUNDS * options.saves} checkpoints "
+        f"of {ours.bytes / 2**20:.0f} MiB each way, one every {options.every} steps"
+    )
+    print(f"{'':<44}{'background':>22}{'synchronous':>22}")
+    for name, ours_shown, baseline_shown in zip(ROWS, rows(ours), rows(baseline), strict=True):
+        print(f"{name:<44}{ours_shown:>22}{baseline_shown:>22}")
+    print(f"standing still, synchronous / background: {median(baseline.stalls) / median(ours.stalls):.1f}x")
+
+
+def rows(costs: Costs) -> Iterator[str]:
+    """What stands beside ROWS: seconds, and their share of a step's time."""
+    step, stall, copied = median(costs.quiet), median(costs.stalls), median(costs.copies)
+    slower = (sum(costs.beside) - len(costs.beside) * step) / len(costs.stalls)
+
+    def shown(seconds: float) -> str:
+        return f"{seconds:.3f} s {seconds / step:8.1%}"
+
+    yield shown(step)
+    yield shown(stall)
+    yield shown(max(costs.stalls))
+    yield shown(copied)
+    yield shown(median(still - own for still, own in zip(costs.stalls, costs.copies, strict=True)))
+    yield shown(median(costs.writes))
+    yield shown(median(costs.beside)) if costs.beside else "none"
+    yield shown(slower)
+    yield shown(stall + slower)
+    yield shown(median(costs.last_stalls))
+    yield shown(median(costs.last_waits))
+
+
+def measure_reduction(rank: int, folder: Path, recipe: TaehvRecipe) -> None:
+    """A process of two. Both ways start from the same weights and get the same clips, step by step in turn."""
+    torch.set_num_threads(1)
+    LOGGER.setLevel(logging.ERROR)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    task, device = TaehvTask(recipe), torch.device("cpu")
+    other = DistributedDataParallel(Forward(copy.deepcopy(task.model), recipe, device))
+    strategy = parallel.build(recipe, task.model, device)
+    seconds: dict[str, list[float]] = {name: [] for name in ("backward", "waiting", "reduce", "ours", "overlapped")}
+    for number, (batch,) in enumerate(task.batches(0, REDUCED_STEPS, rank, 2)):
+        torch.distributed.barrier()
+        began = time.perf_counter()
+        losses = task.step(strategy.model, batch, device, number)
+        marks = [began, time.perf_counter()]
+        strategy.backward(losses.total, last=True)
+        marks.append(time.perf_counter())
+        torch.distributed.barrier()
+        marks.append(time.perf_counter())
+        norm = strategy.reduce()
+        marks.append(time.perf_counter())
+        strategy.drop()
+        overlapped, expected = overlapping_step(task, other, batch, number)
+        if abs(norm - expected) > 1e-3 * expected:
+            raise RuntimeError(f"the two ways' gradients have the norms {norm} and {expected}")
+        if number:  # the first step warms up
+            for name, begin, end in zip(("backward", "waiting", "reduce"), marks[1:], marks[2:], strict=False):
+                seconds[name].append(end - begin)
+            seconds["ours"].append(marks[-1] - began)
+            seconds["overlapped"].append(overlapped)
+    if rank == 0:
+        show_reduction(recipe, {name: median(values) for name, values in seconds.items()})
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def overlapping_step(task: TaehvTask, model: nn.Module, batch: Any, number: int) -> tuple[float, float]:
+    """Seconds of the same step with DistributedDataParallel, and its gradient norm."""
+    torch.distributed.barrier()
+    began = time.perf_counter()
+    task.step(model, batch, torch.device("cpu"), number).total.backward()
+    norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    seconds = time.perf_counter() - began
+    model.zero_grad()
+    return seconds, float(norm)
+
+
+def show_reduction(recipe: TaehvRecipe, seconds: dict[str, float]) -> None:
+    data = recipe.data
+    print(
+        f"2 processes (gloo, one thread each), {recipe.training.train_batch_size} clips of {data.height} x {data.width} x "
+        f"{FRAMES} each; medians of {REDUCED_STEPS - 1} steps"
+    )
+    print(f"  backward                                        {seconds['backward']:.3f} s")
+    print(f"  waiting for the other process                   {seconds['waiting']:.3f} s")
+    share = seconds["reduce"] / seconds["backward"]
+    print(
+        f"  reduce after it, with the norm                  {seconds['reduce']:.3f} s, {share:.1%} of the backward pass"
+    )
+    print(f"  forward, backward, reduce                       {seconds['ours']:.3f} s")
+    print(f"  the same with DistributedDataParallel           {seconds['overlapped']:.3f} s")
+    print(f"  ratio, ours / overlapped                        {seconds['ours'] / seconds['overlapped']:.2f}x")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--batch", type=int, default=4, help="clips per step")
+    parser.add_argument("--size", type=int, default=64, help="height and width of a clip, pixels")
+    parser.add_argument("--every", type=int, default=5, help="steps between two checkpoints")
+    parser.add_argument("--saves", type=int, default=3, help="checkpoints of a run, besides the last")
+    parser.add_argument("--device", default="cpu", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--reduction", action="store_true", help="measure the reduction of gradients instead")
+    options = parser.parse_args()
+    LOGGER.setLevel(logging.WARNING)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_rooms(
+            folder / "rooms", scenes=5, frames=24, height=options.size, width=options.size, points=False, workers=1
+        )
+        if options.reduction:
+            recipe = make_recipe(folder, options, device="cpu", ema_decay=0.0, num_workers=0)
+            multiprocessing.spawn(measure_reduction, (folder, recipe), nprocs=2)
+        else:
+            print(f"on {device_name(training_device(make_recipe(folder, options)))}, checkpoints in {folder.parent}")
+            compare_saves(folder, options)
+
+
+if __name__ == "__main__":
+    main()

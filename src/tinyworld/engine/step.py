@@ -142,15 +142,16 @@ class Stepper:
         attempt = Attempt()
         try:
             attempt.sums = self._forward_backward(micro_batches, state)
-        except torch.OutOfMemoryError as error:
+        except Exception as error:
             if not self.strategy.retries:
                 raise
-            attempt.out_of_memory = True
-            LOGGER.warning("rank %d: %s", dist.rank(), str(error).split(". ")[0])
-        except Exception as error:
-            if not self.strategy.retries or not dist.active():
+            attempt.out_of_memory = lacks_memory(error)
+            if attempt.out_of_memory:  # at the level of an error: other ranks than the main one say nothing below it
+                LOGGER.error("rank %d: %s", dist.rank(), str(error).split(". ")[0])
+            elif dist.active():
+                attempt.error = error
+            else:
                 raise
-            attempt.error = error
         return attempt
 
     def _forward_backward(self, micro_batches: Sequence[Batch], state: TrainingState) -> dict[str, Tensor]:
@@ -202,6 +203,11 @@ class Stepper:
         if error is not None and first == dist.rank():
             raise error
         raise elsewhere(errors[first])
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether a pass failed because the device has no memory left; cuBLAS and cuDNN say so in words of their own."""
+    return isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error)
 
 
 def _plain(error: Exception | None) -> Exception | None:

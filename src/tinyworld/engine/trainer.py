@@ -167,6 +167,7 @@ class Trainer:
         if not self.strategy.retries:  # a backward pass of theirs is one of all ranks, and changes the gradients
             LOGGER.info("the loss terms' shares of the gradient are measured with parallel.strategy=ddp only")
             return
+        self.liveness.phase("set up", self.state.step, batch.ids, startup=True)
         with rng.isolated(rng.derive_seed("preflight", dist.rank())):
             losses = self.task.step(self.strategy.model, batch, self.device, self.state.step)
             rows = preflight.measure(self.raw, losses)
@@ -217,8 +218,9 @@ class Trainer:
         """Back to the newest good checkpoint, without the samples since then; the way there is saved at once."""
         before = self.state
         path = dist.on_main(lambda: checkpoint.newest_good(self.folder))
-        if path is None:
-            raise CheckpointError(f"{self.folder} has no checkpoint left that verifies; the run cannot be taken back.")
+        with dist.alike():
+            if path is None:
+                raise CheckpointError(f"{self.folder} has no checkpoint left that verifies; the run cannot be taken back.")
         self._restore(path)
         state = self.state
         state.left_out = before.step + before.left_out - state.step
