@@ -1,6 +1,6 @@
 """What a checkpoint costs the training: written beside it (background_save) against written while it stands still.
 
-    python benchmarks/checkpoint_stall.py [--batch 4 --size 64 --every 5 --saves 3 --device cpu]
+    python benchmarks/checkpoint_stall.py [--batch 4 --size 64 --every 4 --saves 3 --device cpu]
     python benchmarks/checkpoint_stall.py --reduction
 
 The full-width TAEHV (11.3 million parameters, AdamW, moving average: 173 MiB per checkpoint) trains on rendered rooms in a
@@ -12,6 +12,9 @@ their journals; only the copying (`saving.contents`) and the wait for a best mod
 - the write itself, and what a checkpoint costs in all: standing still, and steps that are slower beside the write
 - the same standstill for each run's last checkpoint, which follows a validation with a best model
 
+Writing takes time of a processor. Where no core is free for it, training gives it, and a checkpoint costs in all what it
+costs when training stands still: read the load in the first line before the numbers.
+
 --reduction instead measures two processes (gloo, one thread each): the mean of the gradients taken after the backward pass
 (`strategy.reduce`), as ddp does here, against torch's DistributedDataParallel, which exchanges them during the pass.
 """
@@ -19,11 +22,14 @@ their journals; only the copying (`saving.contents`) and the wait for a best mod
 import argparse
 import copy
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -82,9 +88,10 @@ def make_recipe(folder: Path, options: argparse.Namespace, **more: Any) -> Taehv
     values = {
         "data_root": str(folder / "rooms"), "height": options.size, "width": options.size, "n_frames": FRAMES,
         "variant": "taew2_1", "encoder_width": None, "decoder_widths": None, "train_batch_size": options.batch,
-        "max_train_steps": steps, "lr_warmup_steps": steps, "log_steps": 1, "checkpointing_steps": options.every, "checkpoints_total_limit": 2,
-        "validation_steps": steps, "validation_height": options.size, "validation_width": options.size,
-        "num_validation_samples": 1, "output_dir": str(folder), "tracker_name": "none", "device": options.device,
+        "max_train_steps": steps, "lr_warmup_steps": steps, "log_steps": 1, "checkpointing_steps": options.every,
+        "checkpoints_total_limit": 2, "validation_steps": steps, "validation_height": options.size,
+        "validation_width": options.size, "num_validation_samples": 1, "output_dir": str(folder), "tracker_name": "none",
+        "device": options.device,
     }  # fmt: skip
     return load_recipe("taehv_demo", values | more)
 
@@ -170,7 +177,7 @@ def rows(costs: Costs) -> Iterator[str]:
 
 
 def measure_reduction(rank: int, folder: Path, recipe: TaehvRecipe) -> None:
-    """A process of two. Both ways start from the same weights and get the same clips, step by step in turn."""
+    """A process of two. Both ways start from the same weights and get the same clips; which goes first changes."""
     torch.set_num_threads(1)
     LOGGER.setLevel(logging.ERROR)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
@@ -179,40 +186,49 @@ def measure_reduction(rank: int, folder: Path, recipe: TaehvRecipe) -> None:
     strategy = parallel.build(recipe, task.model, device)
     seconds: dict[str, list[float]] = {name: [] for name in ("backward", "waiting", "reduce", "ours", "overlapped")}
     for number, (batch,) in enumerate(task.batches(0, REDUCED_STEPS, rank, 2)):
-        torch.distributed.barrier()
-        began = time.perf_counter()
-        losses = task.step(strategy.model, batch, device, number)
-        marks = [began, time.perf_counter()]
-        strategy.backward(losses.total, last=True)
-        marks.append(time.perf_counter())
-        torch.distributed.barrier()
-        marks.append(time.perf_counter())
-        norm = strategy.reduce()
-        marks.append(time.perf_counter())
-        strategy.drop()
-        overlapped, expected = overlapping_step(task, other, batch, number)
-        if abs(norm - expected) > 1e-3 * expected:
-            raise RuntimeError(f"the two ways' gradients have the norms {norm} and {expected}")
+        found: dict[str, float] = {}
+        steps = [partial(separate_step, task, strategy), partial(overlapping_step, task, other)]
+        for step in steps if number % 2 else reversed(steps):
+            found |= step(batch, number)
+        if abs(found["norm"] - found["expected norm"]) > 1e-3 * found["norm"]:
+            raise RuntimeError(f"the two ways' gradients have other norms: {found}")
         if number:  # the first step warms up
-            for name, begin, end in zip(("backward", "waiting", "reduce"), marks[1:], marks[2:], strict=False):
-                seconds[name].append(end - begin)
-            seconds["ours"].append(marks[-1] - began)
-            seconds["overlapped"].append(overlapped)
+            for name in seconds:
+                seconds[name].append(found[name])
     if rank == 0:
         show_reduction(recipe, {name: median(values) for name, values in seconds.items()})
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
-def overlapping_step(task: TaehvTask, model: nn.Module, batch: Any, number: int) -> tuple[float, float]:
-    """Seconds of the same step with DistributedDataParallel, and its gradient norm."""
+def separate_step(task: TaehvTask, strategy: parallel.Strategy, batch: Any, number: int) -> dict[str, float]:
+    """Seconds of a step as the ddp strategy takes it, and the norm of its gradient. The barrier before the reduction stands
+    for the verdict, and keeps the wait for the other process out of it."""
+    torch.distributed.barrier()
+    began = time.perf_counter()
+    losses = task.step(strategy.model, batch, torch.device("cpu"), number)
+    marks = [time.perf_counter()]
+    strategy.backward(losses.total, last=True)
+    marks.append(time.perf_counter())
+    torch.distributed.barrier()
+    marks.append(time.perf_counter())
+    norm = strategy.reduce()
+    marks.append(time.perf_counter())
+    strategy.drop()
+    parts = [end - begin for begin, end in pairwise(marks)]
+    names = ("backward", "waiting", "reduce")
+    return dict(zip(names, parts, strict=True)) | {"ours": marks[-1] - began, "norm": norm}
+
+
+def overlapping_step(task: TaehvTask, model: nn.Module, batch: Any, number: int) -> dict[str, float]:
+    """Seconds of the same step with DistributedDataParallel, and the norm of its gradient."""
     torch.distributed.barrier()
     began = time.perf_counter()
     task.step(model, batch, torch.device("cpu"), number).total.backward()
-    norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    norm = float(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
     seconds = time.perf_counter() - began
     model.zero_grad()
-    return seconds, float(norm)
+    return {"overlapped": seconds, "expected norm": norm}
 
 
 def show_reduction(recipe: TaehvRecipe, seconds: dict[str, float]) -> None:
@@ -236,7 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--batch", type=int, default=4, help="clips per step")
     parser.add_argument("--size", type=int, default=64, help="height and width of a clip, pixels")
-    parser.add_argument("--every", type=int, default=5, help="steps between two checkpoints")
+    parser.add_argument("--every", type=int, default=4, help="steps between two checkpoints")
     parser.add_argument("--saves", type=int, default=3, help="checkpoints of a run, besides the last")
     parser.add_argument("--device", default="cpu", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--reduction", action="store_true", help="measure the reduction of gradients instead")
@@ -251,7 +267,10 @@ def main() -> None:
             recipe = make_recipe(folder, options, device="cpu", ema_decay=0.0, num_workers=0)
             multiprocessing.spawn(measure_reduction, (folder, recipe), nprocs=2)
         else:
-            print(f"on {device_name(training_device(make_recipe(folder, options)))}, checkpoints in {folder.parent}")
+            print(
+                f"on {device_name(training_device(make_recipe(folder, options)))}, {os.cpu_count()} cores with a load of "
+                f"{os.getloadavg()[0]:.1f} at the start, checkpoints in {folder.parent}"
+            )
             compare_saves(folder, options)
 
 

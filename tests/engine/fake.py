@@ -1,6 +1,6 @@
 """A task of a few lines: the engine must not need more of a task than this."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,12 @@ class FakeHelper:
     def rank_state(self) -> dict[str, Any]:
         return {"memory": self.memory, "generator": self.generator.get_state()}
 
-    def load_rank_states(self, states: list[dict[str, Any]], rank: int, world: int) -> None:
+    def load_rank_state(self, state: dict[str, Any]) -> None:
+        self.memory = state["memory"]
+        self.generator.set_state(state["generator"])
+
+    def take_share(self, states: Iterable[dict[str, Any]], rank: int, world: int) -> None:
         self.memory = torch.cat([state["memory"] for state in states])[rank::world]
-        if len(states) == world:
-            self.memory = states[rank]["memory"]
-            self.generator.set_state(states[rank]["generator"])
 
     def most_bytes(self) -> int:
         return 4096

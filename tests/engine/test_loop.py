@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests.engine.fake import FakeTask, fake_recipe
 from tinyworld.core.errors import CheckpointError, ConfigError, DataError, Interrupted, TrainingError
-from tinyworld.engine import checkpoint, schedule
+from tinyworld.engine import checkpoint, preflight, schedule
 from tinyworld.engine.loop import run_training
 
 
@@ -370,3 +371,76 @@ def test_after_a_milestone_the_best_model_is_looked_for_anew(tmp_path: Path) -> 
     scores: list[float] = []
     assert run("plain", []) == {"step": 5, "reason": "early_stopping"}
     assert run("marked", [8]) == {"step": 10, "reason": "finished"}
+
+
+def test_a_validation_that_two_signals_cut_short_is_made_up_for(tmp_path: Path) -> None:
+    class Stopped(FakeTask):
+        def evaluate(self, model, samples, device):  # type: ignore[no-untyped-def]
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().evaluate(model, samples[:1], device) + super().evaluate(model, samples[1:], device)
+
+    one_by_one = {"validation": {"validation_batch_size": 1}}
+    for again in ({}, {"checkpoint": {"resume_from_checkpoint": "latest"}}):
+        with pytest.raises(Interrupted, match="checkpoint-10"):
+            run_training(Stopped(), fake_recipe(tmp_path, **one_by_one, **again))
+    outcome = run_training(FakeTask(), fake_recipe(tmp_path, **one_by_one, **again))
+    straight = run_training(FakeTask(), fake_recipe(tmp_path / "straight", **one_by_one))
+    assert [entry["clips"] for entry in outcome.history] == [entry["clips"] for entry in straight.history]
+    assert_same(straight.folder / "checkpoint-20", outcome.folder / "checkpoint-20")
+
+
+def test_a_branch_that_ended_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
+    def crash(step: int) -> None:
+        if step == 12:
+            raise RuntimeError("power cut")
+
+    run_training(FakeTask(), fake_recipe(tmp_path))
+    source = {"checkpoint": {"resume_from_checkpoint": str(tmp_path / "run" / "checkpoint-10")}}
+    branch = fake_recipe(tmp_path, run={"run_name": "branch"}, training={"log_steps": 1}, **source)
+    broken = FakeTask()
+    broken.step_hook = crash
+    with pytest.raises(RuntimeError, match="power cut"):
+        run_training(broken, branch)
+    assert events(tmp_path / "branch", "step") and not checkpoint.listing(tmp_path / "branch")
+    assert run_training(FakeTask(), branch).step == 20
+    with pytest.raises(ConfigError, match="already holds a run"):
+        run_training(FakeTask(), branch)
+
+
+def test_too_little_memory_for_the_table_of_shares_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def short(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(preflight, "measure", short)
+    run = run_training(FakeTask(), fake_recipe(tmp_path / "a")).folder
+    assert "could not be measured: too little memory" in caplog.text and not events(run, "preflight")
+    monkeypatch.undo()
+    assert_same(run_training(FakeTask(), fake_recipe(tmp_path / "b")).folder / "checkpoint-20", run / "checkpoint-20")
+
+
+def test_a_validation_that_was_given_up_is_not_tried_again(tmp_path: Path) -> None:
+    class Slow(FakeTask):
+        calls = 0
+
+        def evaluate(self, model, samples, device):  # type: ignore[no-untyped-def]
+            self.calls += 1
+            time.sleep(1.1)
+            return super().evaluate(model, samples, device)
+
+    task = Slow()
+    assert run_training(task, fake_recipe(tmp_path, validation={"validation_time_limit": 1})).history == []
+    assert task.calls == 2, "one batch at step 10 and one at step 20"
+
+
+def test_a_loss_that_is_another_from_a_milestone_on_is_no_spike(tmp_path: Path) -> None:
+    class Changed(FakeTask):
+        def step(self, model, batch, device, done):  # type: ignore[no-untyped-def]
+            losses = super().step(model, batch, device, done)
+            return replace(losses, terms={"fit": losses.terms["fit"] + (1e5 if done >= 50 else 0.0)})
+
+    task = Changed()
+    task.marks = [50]
+    run = run_training(task, fake_recipe(tmp_path, training={"max_train_steps": 60})).folder
+    assert not events(run, "skip")

@@ -67,7 +67,7 @@ def read(folder: Path) -> dict[str, torch.Tensor]:
     return {
         **held,
         "moments": checkpoint.read_state(folder, "trainer")["moments"],
-        "rng": checkpoint.read_rank_states(folder, "rng")[0]["rng"],
+        "rng": checkpoint.read_rank_state(folder, "rng", 0)["rng"],
     }
 
 

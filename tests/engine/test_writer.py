@@ -64,7 +64,7 @@ def test_a_checkpoint_holds_everything_and_is_linked(tmp_path: Path, background:
     assert list(manifest["files"]) == ["ema.safetensors", "model.safetensors", "state/rng-rank0.pt", "state/trainer.pt"]
     assert files.verify_folder(path) == []
     assert checkpoint.read_state(path, "trainer") == {"value": torch.tensor(4.0)}
-    assert checkpoint.read_rank_states(path, "rng") == [{"rank": 0}]
+    assert list(checkpoint.read_rank_states(path, "rng")) == [{"rank": 0}]
     assert value_of(path / "model.safetensors") == 4 and value_of(tmp_path / "latest.safetensors") == 2
     assert (tmp_path / "latest.safetensors").samefile(tmp_path / "step-20.safetensors")
     assert names(tmp_path) == ["checkpoint-20", "latest.safetensors", "step-20.safetensors"]
@@ -374,21 +374,21 @@ def work(rank: int, folder: Path) -> None:
         one.save(2, contents(2.0, rank), {})
         facts[f"failing-{failing}"] = error_of(one)
         torch.save = save
-        dist.barrier(f"failed {failing}")
+        dist.gather(f"failed {failing}")
         facts[f"left-{failing}"] = names(run)
-        dist.barrier(f"seen {failing}")
+        dist.gather(f"seen {failing}")
     one.save(2, contents(2.0, rank), {})
     facts["second"] = error_of(one)
     facts["finished"] = [done.step for done in one.finished()]
-    dist.barrier("second")
+    dist.gather("second")
     facts["names"] = names(run)
-    dist.barrier("names")
+    dist.gather("names")
 
     late = make(run, timeout=0.3)
     if rank == 0:
         late.save(3, contents(3.0, rank), {})
         facts["late"] = error_of(late)
-    dist.barrier("late")
+    dist.gather("late")
     if rank == 1:  # hears of it at once, from what rank 0 has left
         late.save(3, contents(3.0, rank), {})
         facts["late"] = error_of(late)
@@ -397,14 +397,14 @@ def work(rank: int, folder: Path) -> None:
         if rank == turn:
             left.save(3, contents(3.0, rank), {})
             left.close()
-        dist.barrier(f"left {turn}")
+        dist.gather(f"left {turn}")
     lonely = make(run, timeout=0.1)
     if rank == 1:
         lonely.save(3, contents(3.0, rank), {})
         facts["lonely"] = error_of(lonely)
     facts["end"] = names(run)
     torch.save(facts, folder / f"facts-{rank}.pt")
-    dist.barrier("end")
+    dist.gather("end")
     gone = make(run)
     torch.distributed.destroy_process_group()
     if rank == 0:  # the process ends while its thread waits for the other: not for a whole time-out

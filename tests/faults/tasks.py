@@ -78,6 +78,15 @@ class Slow(QuietTask):
         return super().step(model, batch, device, done)
 
 
+class CannotEvaluate(QuietTask):
+    """Rank 1 fails in its first validation."""
+
+    def evaluate(self, model: nn.Module, samples: Any, device: torch.device) -> Any:
+        if dist.rank() == 1:
+            raise ValueError("a held-out clip of another shape")
+        return super().evaluate(model, samples, device)
+
+
 class FullDisk(QuietTask):
     """The disk is full when checkpoint-8 is written."""
 
@@ -130,3 +139,7 @@ def slow(rank: int) -> Slow:
 
 def full_disk(rank: int) -> FullDisk:
     return FullDisk(batch=8)
+
+
+def cannot_evaluate(rank: int) -> CannotEvaluate:
+    return CannotEvaluate(batch=8)

@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 
 from tests.clips import make_clips
 from tests.faults import tasks
-from tests.faults.processes import events, finished, quiet_recipe
+from tests.faults.processes import MakeTask, Run, events, finished, quiet_recipe
 from tests.faults.taehv import make_task
 from tinyworld.config.load import load_recipe
 from tinyworld.config.schema import TaehvRecipe
+from tinyworld.core.errors import EXIT_USER_ERROR
 
 STRATEGIES = ["ddp", "zero2", "fsdp2"]
 SMALL: dict[str, Any] = {
@@ -79,3 +80,17 @@ def test_resumed_runs_are_bit_identical_under_each_strategy(strategy: str, tmp_p
     for name in ("model.safetensors", "ema.safetensors"):
         one, other = (load_file(run / "checkpoint-12" / name) for run in (whole, parts))
         assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("strategy", ["zero2", "fsdp2"])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [(tasks.data, "the disk with the videos is gone"), (tasks.full_disk, "is full")],
+    ids=["data", "disk"],
+)
+def test_what_one_rank_lacks_before_a_pass_ends_both_with_its_words(
+    make: MakeTask, words: str, strategy: str, tmp_path: Path
+) -> None:
+    with Run(make, quiet_recipe(tmp_path, parallel={"strategy": strategy})) as run:
+        assert run.codes() == [EXIT_USER_ERROR] * 2, run.said(0) + run.said(1)
+        assert sum(words in run.said(rank) for rank in range(2)) == 1

@@ -64,8 +64,9 @@ def test_too_little_memory_on_one_rank_makes_both_take_smaller_parts(tmp_path: P
         (tasks.no_memory_at_all, EXIT_USER_ERROR, "does not fit into memory even with one clip"),
         (tasks.code, 1, "shapes do not fit"),
         (tasks.data, EXIT_USER_ERROR, "the disk with the videos is gone"),
+        (tasks.cannot_evaluate, 1, "a held-out clip of another shape"),
     ],
-    ids=["memory", "code", "data"],
+    ids=["memory", "code", "data", "validation"],
 )
 def test_an_error_on_one_rank_ends_both_and_is_told_once(tmp_path: Path, make, code: int, words: str) -> None:  # type: ignore[no-untyped-def]
     with Run(make, quiet_recipe(tmp_path)) as run:

@@ -2,8 +2,8 @@
 
     python tests/long/random_kills.py [--kills 200] [--processes 1] [--jobs 1] [--seed 0]
 
-A run is killed at a random moment (half of the time while it writes a checkpoint), resumed with `latest`, killed again,
-until it ends; its last checkpoint must equal that of
+A run is killed at a random moment (half of the time while it writes a checkpoint) and resumed with `latest`, eight times,
+and then ends; its last checkpoint must equal that of
 the uninterrupted run bit by bit: weights, average, optimizer, random states, validation numbers and all of Seraena
 (discriminator, its optimizer, replay buffers, generators). With several processes one of them or all are killed. Prints
 one line per run and exits with 1 when anything differs or a resume fails. Small rendered rooms in a temporary folder.
@@ -40,6 +40,9 @@ FLAGS: dict[str, Any] = {
 }  # fmt: skip
 
 
+KILLS_OF_A_RUN = 8
+
+
 @dataclass
 class Result:
     """What became of one run: how often it was killed, how often while a checkpoint was being written, what differs."""
@@ -60,8 +63,9 @@ def final_state(run: Path) -> dict[str, torch.Tensor]:
     for file in sorted(folder.glob("*.safetensors")):
         state |= {f"{file.stem}.{name}": value for name, value in load_file(file).items()}
     for file in sorted((folder / "state").glob("*.pt")):
-        if file.stem != "trainer":  # holds the time of each validation
-            state |= dict(tensors(torch.load(file, weights_only=True), file.stem))
+        state |= dict(tensors(torch.load(file, weights_only=True), file.stem))
+    state |= {f"best.{name}": value for name, value in load_file(run / "best_model" / "model.safetensors").items()}
+    state = {name: value for name, value in state.items() if not name.endswith(".time")}
     history = json.loads((run / "validation_history.json").read_text())
     numbers = [[clip["psnr"], clip["ssim"], clip["flicker"]] for entry in history for clip in entry["clips"]]
     state["validation"] = torch.tensor(numbers, dtype=torch.float64)
@@ -76,6 +80,8 @@ def tensors(value: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             yield from tensors(item, f"{name}.{index}")
+    elif isinstance(value, str):
+        yield name, torch.tensor(list(value.encode()))
     elif isinstance(value, torch.Tensor | int | float):
         yield name, torch.as_tensor(value)
 
@@ -90,28 +96,28 @@ def saving(run: Run) -> None:
         time.sleep(0.001)
 
 
-def kill_until_it_ends(
+def killed_again_and_again(
     data: Path, output: Path, processes: int, whole: float, draw: random.Random, expected: dict[str, torch.Tensor]
 ) -> Result:
-    """One run, killed at random moments of its life about five times."""
+    """One run, killed at random moments KILLS_OF_A_RUN times if it lasts so long, and then left to end."""
     kills = while_saving = 0
     while True:
         with Run(make_task(recipe(data, output)), recipe(data, output), processes) as run:
-            run.ranks[0].join(draw.uniform(0.1, 0.4) * whole)
-            if (
-                draw.random() < 0.5
-            ):  # half of them while a checkpoint is being written, which takes a hundredth of the time
-                saving(run)
-                time.sleep(draw.uniform(0, 0.05))
-            victims = draw.choice([[rank] for rank in range(processes)] + [list(range(processes))])
-            alive = [rank for rank in victims if run.ranks[rank].is_alive()]
-            for rank in alive:
-                run.signal(rank, signal.SIGKILL)
-            if alive:
-                kills += 1
-                while_saving += bool(list(run.folder.glob(".staging*")))
-                time.sleep(0.05)
-                continue
+            if kills < KILLS_OF_A_RUN:
+                run.ranks[0].join(draw.uniform(0.1, 0.6) * whole)
+                if draw.random() < 0.5:  # half of them while a checkpoint is being written: a hundredth of the time
+                    saving(run)
+                    time.sleep(draw.uniform(0, 0.05))
+                victims = draw.choice([[rank] for rank in range(processes)] + [list(range(processes))])
+                alive = [rank for rank in victims if run.ranks[rank].is_alive()]
+                for rank in alive:
+                    run.signal(rank, signal.SIGKILL)
+                if alive:
+                    kills += 1
+                    while_saving += bool(list(run.folder.glob(".staging*checkpoint*")))
+                    if len(alive) < processes:  # the others find out, and end by themselves
+                        run.codes()
+                    continue
             codes = run.codes()
             if codes != [0] * processes:
                 return Result(kills, while_saving, [f"exit codes {codes}: {run.said(0)[-2000:]}"])
@@ -142,7 +148,7 @@ def main() -> int:
             while sum(result.kills for result in results) < options.kills:
                 draw = random.Random(f"{options.seed}-{number}-{len(results)}")
                 output = folder / f"killed-{number}-{len(results)}"
-                result = kill_until_it_ends(data, output, options.processes, whole, draw, expected)
+                result = killed_again_and_again(data, output, options.processes, whole, draw, expected)
                 results.append(result)
                 verdict = f"DIFFERENT: {result.different[:3]}" if result.different else "bit-identical"
                 print(f"killed {result.kills} times, {result.while_saving} while saving: {verdict}", flush=True)

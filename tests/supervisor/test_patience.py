@@ -36,3 +36,15 @@ def test_digits_addresses_and_paths_do_not_make_another_cause(one: str, other: s
 
 def test_the_same_words_with_another_exit_code_are_another_cause() -> None:
     assert Cause("exit code 1", "a").kind != Cause("exit code 2", "a").kind
+
+
+def test_ends_by_ever_other_causes_come_to_an_end_too() -> None:
+    patience = Patience(1)
+    pauses = [patience.after(f"clip {chr(97 + n)}", progress=False) for n in range(10)]
+    assert pauses.index(None) == 9
+
+
+def test_signals_from_outside_are_no_cause_but_not_endless() -> None:
+    patience = Patience(1)
+    pauses = [patience.after(None, progress=False) for n in range(10)]
+    assert pauses == [1] * 9 + [None]

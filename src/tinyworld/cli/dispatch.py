@@ -24,23 +24,20 @@ from tinyworld.cli.commands import (
 )
 from tinyworld.core.console import ConsoleHandler
 from tinyworld.core.errors import (
-    EXIT_HUNG,
-    EXIT_INTERRUPTED,
-    EXIT_USER_ERROR,
+    DISK_FULL,
     ConfigError,
     Interrupted,
     ProcessLost,
     UserError,
+    exit_code_of,
     is_elsewhere,
 )
 from tinyworld.core.files import STAGING_PREFIX
 from tinyworld.core.version import __version__
 
 COMMANDS = (train, supervise, check, demo, reconstruct, evaluate, data, checkpoint, compress, report, doctor, replay)
-EXIT_BROKEN_PIPE = 141
 STAGING_NAME = re.compile(rf"{re.escape(STAGING_PREFIX)}(\d+|w[0-9a-f.]+)-(old-)?")
 """What a path has in it while it is being written; the user knows it without."""
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 WHAT_NOW = {
     errno.EEXIST: "A folder is needed here. Give another path, or remove the file.",
     errno.ENOTDIR: "A part of this path is a file where a folder is needed. Give another path.",
@@ -86,27 +83,24 @@ def run_command(arguments: list[str]) -> int:
 
 def exit_code(work: Callable[[], int], debug: bool = False) -> int:
     """What `work` returns, or the code of what it raised, told in one paragraph on stderr. What another process of the run
-    met is told there."""
+    met is told there. Errors of the program are raised, and all of them with `debug`."""
     try:
         return work()
     except Interrupted as end:
         _say(end, f"\n{end}. Go on with --run_name {end.folder.name} --resume_from_checkpoint latest.")
-        return EXIT_INTERRUPTED
-    except ProcessLost as error:
-        _say(error, f"error: {error}")
-        return EXIT_HUNG
-    except UserError as error:
+        return exit_code_of(end)
+    except BrokenPipeError as error:
+        return exit_code_of(error)
+    except (ProcessLost, UserError) as error:
         if debug:
             raise
         _say(error, _paragraph(error))
-        return EXIT_USER_ERROR
-    except BrokenPipeError:
-        return EXIT_BROKEN_PIPE
+        return exit_code_of(error)
     except OSError as error:
         if debug or (error.filename is None and error.errno not in DISK_FULL):
             raise
         _say(error, _about_file(error))
-        return EXIT_USER_ERROR
+        return exit_code_of(error)
 
 
 def _say(error: Exception, text: str) -> None:
@@ -115,7 +109,7 @@ def _say(error: Exception, text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def _paragraph(error: UserError) -> str:
+def _paragraph(error: Exception) -> str:
     if isinstance(error, ConfigError) and len(error.problems) > 1:
         lines = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(error.problems, 1))
         return f"error: {len(error.problems)} problems\n{lines}"

@@ -2,10 +2,8 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
-
-EXIT_STOPPED = 130
-"""What a shell reports for a program that ended by Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,18 +12,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from tinyworld.cli.dispatch import run_command
 
-        code = run_command(arguments)
-        if "RANK" in os.environ:
-            _leave(code)
-        return code
+        if "RANK" not in os.environ:
+            return run_command(arguments)
+        try:
+            code = run_command(arguments)
+        except Exception:  # noqa: BLE001 - printed as Python would, and then left in the way of processes of a run
+            traceback.print_exc()
+            code = 1
+        return _leave(code)
     except KeyboardInterrupt:
+        from tinyworld.core.errors import EXIT_STOPPED
+
         command = next((argument for argument in arguments if argument != "--debug"), "")
         trains = command in ("train", "demo")
         print("\nstopped; nothing was saved after the last checkpoint." if trains else "\nstopped.", file=sys.stderr)
         return EXIT_STOPPED
 
 
-def _leave(code: int) -> None:
+def _leave(code: int) -> int:
     """End one of several processes. What torch's collectives leave running aborts an orderly exit now and then (SIGABRT after
     all work is done), and a supervisor would take that for a crash."""
     sys.stdout.flush()

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from tinyworld.core.errors import elsewhere
+from tinyworld.core.errors import UserError, elsewhere, passing
 
 T = TypeVar("T")
 
@@ -87,6 +87,30 @@ def from_main(value: T) -> T:
     return box[0]
 
 
+def raise_together(error: Exception | None) -> None:
+    """Raise on every rank when one has an error: that one its own, the others the same, marked as told elsewhere."""
+    if not active():
+        if error is not None:
+            raise error
+        return
+    errors = gather(_for_others(error))
+    first = next((number for number, other in enumerate(errors) if other is not None), None)
+    if first is None:
+        return
+    if first == rank():
+        assert error is not None
+        raise error
+    raise elsewhere(errors[first])
+
+
+def _for_others(error: Exception | None) -> Exception | None:
+    """The error as other processes get it: without its traceback and what that holds."""
+    if isinstance(error, UserError):
+        same = type(error)(str(error))
+        return passing(same) if error.passing else same
+    return None if error is None else RuntimeError(f"rank {rank()}: {type(error).__name__}: {error}")
+
+
 @contextlib.contextmanager
 def alike() -> Iterator[None]:
     """Around what every rank decides from the same numbers: an error is raised by all of them and told by one."""
@@ -124,17 +148,5 @@ def together(work: Callable[[], T]) -> T:
         if not active():
             raise
         failure = error
-    failures = gather(failure)
-    first = next((number for number, other in enumerate(failures) if other is not None), None)
-    if first is not None:
-        raise failure if failure is not None and first == rank() else elsewhere(failures[first])
+    raise_together(failure)
     return result  # type: ignore[return-value]
-
-
-def barrier(name: str) -> None:
-    """Wait until every rank is at the same named place. Two ranks at different places end in an error, not in a hang."""
-    if not active():
-        return
-    places = gather(name)
-    if len(set(places)) != 1:
-        raise RuntimeError(f"ranks are at different places: {dict(enumerate(places))}")

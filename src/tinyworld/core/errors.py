@@ -4,8 +4,11 @@ Every kind inherits the standard exception a caller would expect, so code that d
 it. The command line prints `UserError` texts as one paragraph, without a traceback, and exits with `EXIT_USER_ERROR`.
 """
 
+import errno
 from pathlib import Path
 
+EXIT_FAILED = 1
+"""Something went wrong that the next try may not meet: a defect, a crash, storage that did not answer."""
 EXIT_USER_ERROR = 2
 """The user can fix it: a wrong value, a missing file, bad data."""
 EXIT_INTERRUPTED = 75
@@ -13,10 +16,33 @@ EXIT_INTERRUPTED = 75
 EXIT_HUNG = 76
 """A process of the run died, or was late beyond its time-out and its stacks are in the run folder. A supervisor starts the
 run again."""
+EXIT_BROKEN_PIPE = 141
+EXIT_STOPPED = 130
+"""What a shell reports for a program that ended by Ctrl-C."""
+MENDABLE = frozenset(
+    {
+        errno.EEXIST,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENAMETOOLONG,
+    }
+)
+"""Errors of the operating system that name a path which the user has to change."""
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class UserError(Exception):
-    """Something the user can mend. The message gives the value, the rule, the nearest valid values and the key to change."""
+    """Something the user can mend. The message gives the value, the rule, the nearest valid values and the key to change.
+
+    `passing`: it may be gone at the next try (a process that was killed, storage that did not answer), so that a supervisor
+    may start again; the exit code is then EXIT_FAILED.
+    """
+
+    passing = False
 
 
 class ConfigError(UserError, ValueError):
@@ -69,6 +95,31 @@ class Interrupted(Exception):
     def __init__(self, signal_name: str, folder: Path, checkpoint: Path) -> None:
         self.folder = folder
         super().__init__(f"stopped by {signal_name}; saved {checkpoint}")
+
+
+def passing(error: UserError) -> UserError:
+    """The error, marked as one that may be gone at the next try."""
+    error.passing = True
+    return error
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code of a program that ends with `error`."""
+    match error:
+        case Interrupted():
+            return EXIT_INTERRUPTED
+        case ProcessLost():
+            return EXIT_HUNG
+        case UserError():
+            return EXIT_FAILED if error.passing else EXIT_USER_ERROR
+        case BrokenPipeError():
+            return EXIT_BROKEN_PIPE
+        case OSError():
+            named = error.filename is not None and error.errno in MENDABLE
+            return EXIT_USER_ERROR if named or error.errno in DISK_FULL else EXIT_FAILED
+        case KeyboardInterrupt():
+            return EXIT_STOPPED
+    return EXIT_FAILED
 
 
 ELSEWHERE = "raised on another rank, which reports it"

@@ -144,7 +144,8 @@ def publish(staging: Path, final: Path) -> None:
         raise
     fsync_folder(final.parent)
     if retired is not None:
-        shutil.rmtree(retired)
+        with contextlib.suppress(OSError):  # the new one is there; the next start removes what is left of the old
+            shutil.rmtree(retired)
 
 
 def remove_folder(folder: Path) -> None:

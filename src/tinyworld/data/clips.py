@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tinyworld.core.errors import DataError, UserError
+from tinyworld.core.errors import DataError, UserError, passing
 from tinyworld.core.rng import derive_seed
 from tinyworld.data.cut import (
     Bucket,
@@ -131,7 +131,8 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
             else:
                 return Sample(frames, clip.id, cut.start, cut.step, faults, draw.noise_seed, posterior)
         listed = "".join(f"\n  {path}: {reason}" for path, reason in dict(faults).items())
-        raise DataError(f"{len(faults)} videos in a row could not be read while training:{listed}")
+        # Videos that could all be read when they were scanned: the storage is more likely at fault than they are.
+        raise passing(DataError(f"{len(faults)} videos in a row could not be read while training:{listed}"))
 
     def held_out_clip(self, clip: ClipRef, height: int, width: int, n_frames: int) -> Tensor:
         """The window that a clip is validated on, uint8 T C H W: nothing random in it.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tinyworld.core.errors import DataError, TrainingError, UserError
+from tinyworld.core.errors import DataError, TrainingError, UserError, passing
 from tinyworld.data.clips import ClipDataset, Sample
 from tinyworld.data.cut import Cut
 from tinyworld.data.latent_cache import Latents
@@ -157,10 +157,12 @@ def _next(batches: Iterator[Any], num_workers: int) -> Any:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise TrainingError(
-            f"A data loading process died ({error}). Most often memory ran out (RAM, or /dev/shm in a container). Use "
-            f"fewer workers (key: data.num_workers, now {num_workers}; 0 loads in the main process) or less prefetch "
-            "(key: data.prefetch_factor)."
+        raise passing(
+            TrainingError(
+                f"A data loading process died ({error}). Most often memory ran out (RAM, or /dev/shm in a container). Use "
+                f"fewer workers (key: data.num_workers, now {num_workers}; 0 loads in the main process) or less prefetch "
+                "(key: data.prefetch_factor)."
+            )
         ) from error
     if isinstance(batch, UserError):
         raise batch
@@ -177,7 +179,7 @@ class _Guarded(Dataset[Sample | UserError]):
         try:
             return self.dataset[draw]
         except UserError as error:
-            return DataError(str(error))
+            return passing(DataError(str(error))) if error.passing else DataError(str(error))
 
 
 class _Cuts(Dataset[Tensor | UserError]):

@@ -1,1 +1,1 @@
-"""The training engine: loop, checkpoints, guard, evaluation, journal. It knows tasks by their protocol, never a model."""
+"""The training engine: loop, checkpoints, verdicts, evaluation, journal. It knows tasks by their protocol, never a model."""

@@ -1,4 +1,4 @@
-"""Hugging Face Accelerate, set up from a recipe: device, precision, accumulation, trackers."""
+"""Hugging Face Accelerate, set up from a recipe: device, processes, trackers."""
 
 import contextlib
 import importlib.util

@@ -52,4 +52,7 @@ class Auxiliaries:
                 LOGGER.warning("%s has no %s: it starts anew", path.name, name)
                 continue
             member.load_state_dict(state)
-            member.load_rank_states(checkpoint.read_rank_states(path, name), dist.rank(), dist.world_size())
+            if checkpoint.rank_count(path, name) == dist.world_size():
+                member.load_rank_state(checkpoint.read_rank_state(path, name, dist.rank()))
+            else:
+                member.take_share(checkpoint.read_rank_states(path, name), dist.rank(), dist.world_size())

@@ -19,11 +19,11 @@ from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import CheckpointError, MissingFileError
 from tinyworld.engine.auxiliaries import Auxiliaries
 from tinyworld.engine.parallel import Strategy
+from tinyworld.engine.run import CAPSULES
 from tinyworld.engine.state import TrainingState
 from tinyworld.engine.step import Taken
 from tinyworld.engine.task import Task
 
-FOLDER = "capsules"
 MOST = 3
 """Capsules of a run; each holds the weights."""
 
@@ -43,7 +43,7 @@ def write(
     }
     parts = dist.gather((seen, taken.generators))
     snapshot = strategy.snapshot()
-    folder = run / FOLDER / f"step-{state.step + 1}"
+    folder = run / CAPSULES / f"step-{state.step + 1}"
     about = {
         "step": state.step,
         "left_out": state.left_out,
@@ -74,7 +74,9 @@ def write(
 def read(folder: Path) -> dict[str, Any]:
     """capsule.json of a complete capsule. Raises MissingFileError or CheckpointError."""
     if not (folder / "capsule.json").is_file():
-        raise MissingFileError(f"{folder} is not a capsule: it has no capsule.json. Capsules lie in a run's {FOLDER}/.")
+        raise MissingFileError(
+            f"{folder} is not a capsule: it has no capsule.json. Capsules lie in a run's {CAPSULES}/."
+        )
     problems = files.verify_folder(folder)
     if problems:
         raise CheckpointError(f"{folder} is damaged: {'; '.join(problems[:3])}.")

@@ -106,11 +106,20 @@ def read_state(path: Path, name: str) -> Any:
     return _read(path / STATE / f"{name}.pt")
 
 
-def read_rank_states(path: Path, name: str) -> list[Any]:
-    """What each rank of the saving run gave as rank_states[name], in rank order."""
-    pattern = re.compile(rf"{re.escape(name)}-rank(\d+)\.pt")
-    found = {int(match[1]): file for file in (path / STATE).iterdir() if (match := pattern.fullmatch(file.name))}
-    return [_read(found[rank]) for rank in sorted(found)]
+def rank_count(path: Path, name: str) -> int:
+    """How many ranks gave rank_states[name]."""
+    pattern = re.compile(rf"{re.escape(name)}-rank\d+\.pt")
+    return sum(1 for file in (path / STATE).iterdir() if pattern.fullmatch(file.name))
+
+
+def read_rank_state(path: Path, name: str, rank: int) -> Any:
+    """What one rank of the saving run gave as rank_states[name]."""
+    return _read(path / STATE / f"{name}-rank{rank}.pt")
+
+
+def read_rank_states(path: Path, name: str) -> Iterator[Any]:
+    """What each rank gave as rank_states[name], in rank order, one at a time: they can be large."""
+    return (read_rank_state(path, name, rank) for rank in range(rank_count(path, name)))
 
 
 def _read(file: Path) -> Any:

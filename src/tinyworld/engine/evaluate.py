@@ -40,35 +40,45 @@ def evaluate(
     stop: StopRequest | None = None,
     known: Mapping[int, Evaluated] | None = None,
     limit: float = 0,
-    on_batch: Callable[[list[str]], None] | None = None,
+    say: Callable[[str, list[str]], None] = lambda phase, samples: None,
 ) -> Measured:
-    """Metrics of every sample, the same on every rank.
+    """Metrics of every sample, the same on every rank. say: told what this rank does, and with which samples.
 
     Each rank takes every world-th of the samples that are not `known` yet. Ranks with fewer batches still take part in
-    each poll for a stop request. It ends early after a signal, and after `limit` seconds (0: never).
+    each poll for a stop request. It ends early after a signal, and after `limit` seconds (0: never). What one rank fails of,
+    all raise.
     """
     rank, world = dist.rank(), dist.world_size()
     rows = dict(known or {})
     left = [number for number in range(len(samples)) if number not in rows]
     mine = left[rank::world]
     rounds = -(-len(left[::world]) // batch)
-    began, why_not = time.monotonic(), ""
+    began, why_not, error = time.monotonic(), "", None
     was_training = model.training
     model.eval()
     try:
         with rng.isolated(rng.derive_seed("evaluate", rank)), torch.no_grad():
             for round_index in range(rounds):
-                stopped, late = dist.total([stop is not None and stop.is_set, 0 < limit < time.monotonic() - began])
-                if stopped or late:
+                say("agree", [])
+                late = 0 < limit < time.monotonic() - began
+                stopped, too_late, failed = dist.total([stop is not None and stop.is_set, late, error is not None])
+                if failed:
+                    break
+                if stopped or too_late:
                     why_not = "a signal" if stopped else f"the time limit of {limit:g} s"
                     break
                 share = mine[round_index * batch : (round_index + 1) * batch]
-                if on_batch is not None:
-                    on_batch([str(number) for number in share])
-                if share:
+                say("validate", [str(number) for number in share])
+                try:
                     rows |= zip(share, task.evaluate(model, [samples[i] for i in share], device), strict=True)
+                except Exception as problem:
+                    if not dist.active():
+                        raise
+                    error = problem
     finally:
         model.train(was_training)
+    say("agree", [])
+    dist.raise_together(error)
     everything = {number: row for part in dist.gather(rows) for number, row in part.items()}
     return Measured(dict(sorted(everything.items())), not why_not, why_not)
 
@@ -115,13 +125,15 @@ class Validator:
             stop,
             _known(state),
             self.config.validation_time_limit,
-            lambda numbers: liveness.phase("validate", state.step, numbers),
+            lambda phase, numbers: liveness.phase(phase, state.step, numbers),
         )
         if not measured.complete:
             done = f"{len(measured.rows)} of {len(self.samples)} clips"
             LOGGER.warning("validation at step %d ended by %s after %s", state.step, measured.why_not, done)
             kept = {str(number): asdict(row) for number, row in measured.rows.items()}
-            state.unfinished = {"step": state.step, "rows": kept} if measured.why_not == "a signal" else {}
+            by_signal = measured.why_not == "a signal"
+            state.unfinished = {"step": state.step, "rows": kept} if by_signal else {}
+            state.given_up = None if by_signal else state.step
             return None
         rows = list(measured.rows.values())
         state.unfinished = {}
@@ -140,8 +152,7 @@ class Validator:
         if best and dist.is_main():
             weights = {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
             self.background.submit(lambda: self._save_best(weights, entry))
-        liveness.phase("preview", state.step)
-        dist.together(lambda: self._previews(model, state))
+        dist.together(lambda: self._previews(model, state, liveness))
         return {
             "seconds": round(time.monotonic() - began, 3),
             "metrics": metrics,
@@ -187,8 +198,9 @@ class Validator:
             entry["step"],
         )
 
-    def _previews(self, model: nn.Module, state: TrainingState) -> None:
+    def _previews(self, model: nn.Module, state: TrainingState, liveness: Liveness) -> None:
         """Previews of this validation, each made by one rank; those of earlier ones go, but for the best one's."""
+        liveness.phase("preview", state.step)
         folder = self.run / "previews" / f"step-{state.step}"
         if dist.is_main():
             keep = {f"step-{state.best_step}", folder.name}
@@ -202,6 +214,7 @@ class Validator:
             for sample in self.samples[: self.config.num_preview_clips][dist.rank() :: dist.world_size()]:
                 self.task.preview(model, sample, self.device, folder)
         model.train(was_training)
+        liveness.phase("agree", state.step)
 
 
 def _known(state: TrainingState) -> dict[int, Evaluated]:

@@ -51,7 +51,7 @@ def measure(
     started = _start(device)
     with rng.isolated(SEED):
         try:
-            shortage = dist.agree(_runs_short(run))  # before anything communicates
+            shortage = dist.agree(dist.together(lambda: _runs_short(run)))  # before anything communicates
             shortage = shortage or any(_runs_short(member.learn) for member in auxiliaries.values())
         finally:
             _forget(trained, buffers, auxiliaries, before)
@@ -59,10 +59,11 @@ def measure(
     if device.type == "cuda":
         torch.cuda.empty_cache()
     if dist.agree(shortage):
-        raise TrainingError(
-            f"the largest micro-batch does not fit the memory of {_name(device)}: it ran out before step 1, at "
-            f"{found}.{advice()}"
-        )
+        with dist.alike():
+            raise TrainingError(
+                f"the largest micro-batch does not fit the memory of {_name(device)}: it ran out before step 1, at "
+                f"{found}.{advice()}"
+            )
     return found
 
 
@@ -89,7 +90,7 @@ def _forget(
         member.forget()
         state, of_rank = before[name]
         member.load_state_dict(state)
-        member.load_rank_states([of_rank], 0, 1)
+        member.load_rank_state(of_rank)
     gc.collect()
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from tinyworld.core.errors import EXIT_HUNG
 from tinyworld.engine.ranks import Sign, condition
 
-COLLECTIVE = frozenset({"agree", "reduce"})
+COLLECTIVE = frozenset({"agree", "reduce", "learn"})
 """Phases in which a rank waits for the others."""
 
 _GPU = "a GPU error (look for Xid in the kernel's log), memory that is all but full, kernels that are compiled first"
@@ -21,6 +21,8 @@ CAUSES = {
     "agree": _OTHERS,
     "reduce": _OTHERS,
     "update": _GPU,
+    "learn": _OTHERS,
+    "log": _STORAGE,
     "validate": f"{_STORAGE}, more clips or frames than the time-out allows for",
     "preview": _STORAGE,
     "save": _STORAGE,

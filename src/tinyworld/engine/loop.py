@@ -16,7 +16,7 @@ from tinyworld.config.schema import Recipe
 from tinyworld.config.yaml_text import read_yaml
 from tinyworld.core import dist, rng
 from tinyworld.core.console import LOGGER
-from tinyworld.core.errors import EXIT_HUNG, EXIT_INTERRUPTED, EXIT_USER_ERROR, Interrupted, ProcessLost, UserError
+from tinyworld.core.errors import EXIT_HUNG, EXIT_INTERRUPTED, Interrupted, ProcessLost, UserError, exit_code_of
 from tinyworld.core.journal_lines import JOURNAL
 from tinyworld.core.version import __version__
 from tinyworld.engine import accelerate_setup, checkpoint
@@ -132,7 +132,7 @@ def _run(
         raise
     except BaseException as error:
         lost = _lost(error, liveness)
-        code = EXIT_USER_ERROR if isinstance(error, UserError | OSError) else EXIT_HUNG if lost else 1
+        code = EXIT_HUNG if lost else exit_code_of(error)
         _last_word(trainer, journal, "error", lost or f"{type(error).__name__}: {error}", code)
         if lost:
             raise ProcessLost(lost) from error
@@ -151,7 +151,7 @@ def _say_changes(plan: RunPlan, recipe: Recipe, journal: Journal) -> None:
     if plan.checkpoint is None or not (plan.checkpoint.parent / CONFIG).is_file():
         return
     saved = read_yaml(plan.checkpoint.parent / CONFIG)
-    before = len(checkpoint.read_rank_states(plan.checkpoint, "rng"))
+    before = checkpoint.rank_count(plan.checkpoint, "rng")
     found = [
         change
         for change in changes(saved, recipe, (before, dist.world_size()))

@@ -11,11 +11,12 @@ from tinyworld.config.schema import Recipe
 from tinyworld.core import files
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import CheckpointError, ConfigError, MissingFileError
-from tinyworld.core.journal_lines import JOURNAL
+from tinyworld.core.journal_lines import JOURNAL, read_lines
 from tinyworld.engine import checkpoint
 from tinyworld.engine.journal import Journal
 
 CONFIG = "config.yaml"
+CAPSULES = "capsules"
 ABANDONED = "abandoned"
 """Where checkpoints go that lie after the one a run was taken back to."""
 
@@ -45,7 +46,7 @@ def run_folder(recipe: Recipe) -> Path:
     if wanted is None or not names_a_checkpoint(wanted):
         own = resumed_path(recipe).parent if wanted is not None else None
         folder = named or (own if own is not None and (own / JOURNAL).exists() else _fresh_name(output, recipe.name))
-        if folder != own and _holds_a_run(folder):
+        if folder != own and _holds_a_run(folder, resumed_path(recipe) if wanted is not None else None):
             raise ConfigError(
                 f"{folder} already holds a run. Use --run_name {folder.name} --resume_from_checkpoint latest to go on with "
                 "it, or another --run_name."
@@ -59,7 +60,8 @@ def run_folder(recipe: Recipe) -> Path:
 def prepare_run(recipe: Recipe, folder: Path) -> RunPlan:
     """What to start from, once the folder is locked: leftovers of killed processes are cleared, then the checkpoint is
     looked for. Raises MissingFileError or CheckpointError for one that is asked for by name and not usable."""
-    files.remove_staging(folder)
+    for place in (folder, folder / CAPSULES):
+        files.remove_staging(place)
     wanted = recipe.checkpoint.resume_from_checkpoint
     if wanted is None:
         return RunPlan(folder, None)
@@ -117,12 +119,16 @@ def resumed_path(recipe: Recipe) -> Path:
     return path
 
 
-def _holds_a_run(folder: Path) -> bool:
-    """A folder in which a start failed before the first step is free."""
+def _holds_a_run(folder: Path, begins_from: Path | None) -> bool:
+    """A folder in which a start failed before the first step is free; so is one whose run began from the same checkpoint and
+    ended before it had one of its own: it begins again."""
+    if checkpoint.listing(folder):
+        return True
     journal = folder / JOURNAL
-    return bool(checkpoint.listing(folder)) or (
-        journal.exists() and '"event": "step"' in journal.read_text(encoding="utf-8")
-    )
+    events = read_lines(journal)[0] if journal.exists() else []
+    starts = [event for event in events if event["event"] == "start"]
+    again = begins_from is not None and bool(starts) and starts[-1].get("resumed_from") == str(begins_from)
+    return not again and any(event["event"] == "step" for event in events)
 
 
 def _fresh_name(output: Path, name: str) -> Path:

@@ -31,7 +31,7 @@ def contents(task: Task, strategy: Strategy, auxiliaries: Auxiliaries, state: Tr
         optimizer = {"updates": snapshot.updates, "moments": snapshot.moments}
         trainer = {"state": state.to_dict(), "averaged_updates": snapshot.averaged_updates}
         states = {"optimizer": optimizer, "trainer": trainer, **copied(auxiliaries.states())}
-    return Contents(weights, states, {"rng": rng.capture(), **copied(auxiliaries.rank_states())})
+    return Contents(weights, states, {"rng": rng.capture(), **auxiliaries.rank_states()})
 
 
 def copied(value: Any) -> Any:
@@ -78,16 +78,16 @@ def restore(path: Path, task: Task, strategy: Strategy, auxiliaries: Auxiliaries
 
 def _restore_generators(path: Path) -> None:
     """Each rank's own random state; of a run with another number of ranks, one that follows from its first."""
-    saved = checkpoint.read_rank_states(path, "rng")
-    if len(saved) == dist.world_size():
-        rng.restore(saved[dist.rank()])
+    count = checkpoint.rank_count(path, "rng")
+    if count == dist.world_size():
+        rng.restore(checkpoint.read_rank_state(path, "rng", dist.rank()))
         return
     LOGGER.warning(
         "%s comes from %d processes, now there are %d: the global batches stay the same, numbers may differ in their last "
         "digits",
         path.name,
-        len(saved),
+        count,
         dist.world_size(),
     )
-    rng.restore(saved[0])
+    rng.restore(checkpoint.read_rank_state(path, "rng", 0))
     rng.seed_all(rng.derive_seed("resized", int(torch.randint(2**62, ())), dist.rank(), dist.world_size()))

@@ -37,11 +37,3 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig)
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-def apply_settings(optimizer: torch.optim.Optimizer, config: OptimizerConfig) -> None:
-    """Put the recipe's settings back after a state was loaded, which brings its own."""
-    for group in optimizer.param_groups:
-        group["betas"] = (config.adam_beta1, config.adam_beta2)
-        group["eps"] = config.adam_epsilon
-        group["weight_decay"] = config.weight_decay

@@ -30,6 +30,8 @@ class TrainingState:
     """The entries of validation_history.json."""
     unfinished: dict[str, Any] = field(default_factory=dict)
     """A validation that a signal cut short: its step, and the rows measured so far by sample number."""
+    given_up: int | None = None
+    """The step whose validation took too long."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -15,7 +15,7 @@ from torch import Tensor
 from tinyworld.config.schema import Recipe
 from tinyworld.core import dist, rng
 from tinyworld.core.console import LOGGER
-from tinyworld.core.errors import TrainingError, UserError, elsewhere
+from tinyworld.core.errors import TrainingError
 from tinyworld.engine import schedule, verdict
 from tinyworld.engine.auxiliaries import Auxiliaries
 from tinyworld.engine.journal import Journal
@@ -98,6 +98,9 @@ class Stepper:
         micro_batches = fetched.micro_batches
         rate = schedule.learning_rate(state.step, self.recipe.training.max_train_steps, self.recipe.optimizer)
         generators = rng.capture()
+        if not self.strategy.retries:  # its passes communicate: who has no batch has to say so before them
+            self._phase("agree", state, micro_batches)
+            dist.raise_together(fetched.error)
         while True:
             attempt = Attempt(error=fetched.error) if fetched.error else self._attempt(micro_batches, state)
             vote = Vote(
@@ -111,7 +114,8 @@ class Stepper:
             )
             self._phase("agree", state, micro_batches)
             agreed = verdict.agree(vote)
-            self._raise_together(attempt.error, agreed.failed)
+            if agreed.failed:
+                dist.raise_together(attempt.error)
             if not agreed.out_of_memory:
                 break
             with dist.alike():
@@ -131,6 +135,7 @@ class Stepper:
             return replace(taken, skipped=f"{reason}, gradient norm {taken.norm:.4g}")
         self._phase("update", state, micro_batches)
         self.strategy.update(rate, taken.norm, self.recipe.training.max_grad_norm)
+        self._phase("learn", state, micro_batches)
         numbers = {**means, **self.auxiliaries.learn(), "gradient_norm": taken.norm, "learning_rate": rate}
         return replace(taken, means=numbers)
 
@@ -187,31 +192,14 @@ class Stepper:
         size = -(-largest // state.pieces)
         LOGGER.warning(
             "step %d did not fit into memory on at least one process: from now on all take each micro-batch of %d clips in "
-            "parts of %d; the gradient stays that of the whole",
+            "parts of %d. The gradient is the mean of theirs; what looks at a whole batch (Seraena) sees the parts",
             state.step + 1,
             largest,
             size,
         )
         self.journal.write("shrink", state.step + 1, clips=largest, clips_at_once=size)
 
-    def _raise_together(self, error: Exception | None, failed: bool) -> None:
-        """Every rank raises when one failed: the first of them its own error, the others the same, marked."""
-        if not failed:
-            return
-        errors = dist.gather(_plain(error))
-        first = next(number for number, other in enumerate(errors) if other is not None)
-        if error is not None and first == dist.rank():
-            raise error
-        raise elsewhere(errors[first])
-
 
 def lacks_memory(error: Exception) -> bool:
     """Whether a pass failed because the device has no memory left; cuBLAS and cuDNN say so in words of their own."""
     return isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error)
-
-
-def _plain(error: Exception | None) -> Exception | None:
-    """The error as other processes get it: without its traceback and what that holds."""
-    if error is None or isinstance(error, UserError):
-        return None if error is None else type(error)(str(error))
-    return RuntimeError(f"rank {dist.rank()}: {type(error).__name__}: {error}")

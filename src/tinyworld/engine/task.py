@@ -1,6 +1,6 @@
 """The protocol a training task fulfils. A new model is a folder and a task; never a branch in the loop."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,11 +29,14 @@ class Auxiliary(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
     def rank_state(self) -> dict[str, Any]:
-        """What only this rank knows (its share of a replay buffer, its generators), as tensors and plain values."""
+        """What only this rank knows (its share of a replay buffer, its generators), as copies and plain values: training goes on
+        while they are written."""
 
-    def load_rank_states(self, states: list[dict[str, Any]], rank: int, world: int) -> None:
-        """Go on from what the ranks of the saving run knew, in rank order: `states[rank]` when it had as many, else a fair
-        share of all."""
+    def load_rank_state(self, state: dict[str, Any]) -> None: ...
+
+    def take_share(self, states: Iterable[dict[str, Any]], rank: int, world: int) -> None:
+        """Go on from what the ranks of a run of another size knew: this rank's fair share of all, in rank order. What is
+        drawn at random from now on is drawn as in a run of this size."""
 
     def most_bytes(self) -> int:
         """What `state_dict` and `rank_state` may come to take."""
@@ -43,8 +46,8 @@ class Auxiliary(Protocol):
 class Roles:
     """Which module is what, so that each gets the treatment it needs and no other.
 
-    trainable: prepared by the engine (device, DDP, autocast), optimised, averaged, saved. Only its `forward` is called in
-        training: any other method would bypass the gradient all-reduce.
+    trainable: prepared by the engine (device, strategy, autocast), optimised, averaged, saved. Only the forward of what the
+        engine hands to `step` is called in training: anything else would bypass autocast and sharding.
     auxiliary: trains itself; moved to the device, told of each step, saved and restored.
     frozen: moved to the device and set to evaluation mode; never prepared, never saved.
     """

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from tinyworld.engine.progress import TrainingProgress
 from tinyworld.engine.run import RunPlan
 from tinyworld.engine.signals import StopRequest
 from tinyworld.engine.state import TrainingState
-from tinyworld.engine.step import Stepper, Taken
+from tinyworld.engine.step import Stepper, Taken, lacks_memory
 from tinyworld.engine.task import Batch, Task
 from tinyworld.engine.writer import Writer
 
@@ -75,7 +75,7 @@ class Trainer:
 
     def _measure_memory(self) -> None:
         """Run the dearest micro-batch once and forget it. Raises TrainingError on all ranks when it does not fit."""
-        found = self.task.dearest()
+        found = self.task.dearest() if self.state.step == 0 else None  # a run that has come so far has fitted
         if found is None:
             return
         batch, done = found
@@ -84,8 +84,7 @@ class Trainer:
             losses = self.task.step(self.strategy.model, batch, self.device, done)
             self.strategy.backward(losses.total, last=True)
 
-        with dist.alike():
-            measured = fit_memory.measure(run, self.device, self.raw, self.auxiliaries.members, self.task.memory_advice)
+        measured = fit_memory.measure(run, self.device, self.raw, self.auxiliaries.members, self.task.memory_advice)
         self.strategy.drop()
         LOGGER.info("memory: a micro-batch of the largest clips took %s", measured)
         self.journal.write("memory", self.state.step, bytes=measured.size, on_gpu=measured.on_gpu)
@@ -103,6 +102,7 @@ class Trainer:
         self._measure_memory()
         if self._due(self.recipe.validation.validation_steps) and self.state.step and not self._validated():
             self._validate(stop)  # a signal cut this validation short in the run that is resumed
+            self._end_if_asked(stop, stop.agreed())
         if self.validator.should_stop(self.state):
             return self._finish("early_stopping")
         while (reason := self._course(stop)) is None:
@@ -128,7 +128,7 @@ class Trainer:
                 fetched = self.stepper.fetch(batches, state, self.writer.failed() or self.validator.background.error)
                 loaded = time.monotonic()
                 if state.step in milestones and fetched.error is None:
-                    self._preflight(fetched.micro_batches[0])
+                    fetched = replace(fetched, error=self._preflight(fetched.micro_batches[0]))
                 taken = self.stepper.take(fetched, state, stop.is_set)
                 self._count(taken)
                 self.window.add({"seconds_per_step": time.monotonic() - waited, "data_seconds": loaded - waited})
@@ -160,23 +160,36 @@ class Trainer:
         return every > 0 and self.state.step % every == 0
 
     def _validated(self) -> bool:
-        return bool(self.state.history) and self.state.history[-1]["step"] == self.state.step
+        state = self.state
+        return state.given_up == state.step or (bool(state.history) and state.history[-1]["step"] == state.step)
 
-    def _preflight(self, batch: Batch) -> None:
-        """Log what each loss term weighs in this batch's gradient; leaves no trace in the training."""
+    def _preflight(self, batch: Batch) -> Exception | None:
+        """Log what each loss term weighs in this batch's gradient; leaves no trace in the training. Returns what it failed
+        of, for all ranks to hear. Too little memory is no failure: this needs more than a step does."""
         if not self.strategy.retries:  # a backward pass of theirs is one of all ranks, and changes the gradients
             LOGGER.info("the loss terms' shares of the gradient are measured with parallel.strategy=ddp only")
-            return
+            return None
         self.liveness.phase("set up", self.state.step, batch.ids, startup=True)
-        with rng.isolated(rng.derive_seed("preflight", dist.rank())):
-            losses = self.task.step(self.strategy.model, batch, self.device, self.state.step)
-            rows = preflight.measure(self.raw, losses)
-        self.auxiliaries.forget()
+        try:
+            with rng.isolated(rng.derive_seed("preflight", dist.rank())):
+                piece = batch.split(self.state.pieces)[0]
+                losses = self.task.step(self.strategy.model, piece, self.device, self.state.step)
+                rows = preflight.measure(self.raw, losses)
+        except Exception as error:
+            if lacks_memory(error):
+                LOGGER.warning("the loss terms' shares of the gradient could not be measured: too little memory")
+                return None
+            if not dist.active():
+                raise
+            return error
+        finally:
+            self.auxiliaries.forget()
         self.journal.write("preflight", self.state.step, terms=[asdict(row) for row in rows])
         if dist.is_main():
             LOGGER.info("shares of the gradient in step %d:\n%s", self.state.step + 1, preflight.table(rows))
             for warning in preflight.warnings(rows):
                 LOGGER.warning("warning: %s", warning)
+        return None
 
     def _count(self, taken: Taken) -> None:
         """Take a step into the state: its samples, and its update or why there was none."""
@@ -190,6 +203,7 @@ class Trainer:
             state.skipped_in_a_row = 0
             state.recent_losses = [*state.recent_losses, taken.verdict.loss][-verdict.HISTORY :]
             state.step += 1
+            self._pass_milestone()
             return
         state.skipped_total += 1
         state.skipped_in_a_row += 1
@@ -204,14 +218,19 @@ class Trainer:
         with dist.alike():
             verdict.check_limit(state.skipped_in_a_row, limit, state.step + 1, ids)
         state.step += 1
+        self._pass_milestone()
+
+    def _pass_milestone(self) -> None:
+        """From a milestone on a loss means something else: spikes are measured against what comes."""
+        if self.state.step in self.task.milestones():
+            self.state.recent_losses = []
 
     def _must_rewind(self) -> bool:
         """Whether the run goes back to its newest checkpoint, which every rank decides alike."""
         state, training = self.state, self.recipe.training
         if not training.rewind_after or state.skipped_in_a_row % training.rewind_after:
             return False
-        with dist.alike():
-            self.writer.wait()
+        dist.together(self.writer.wait)
         return state.rewinds < training.max_rewinds and dist.on_main(lambda: bool(checkpoint.listing(self.folder)))
 
     def _rewind(self) -> None:
@@ -220,12 +239,16 @@ class Trainer:
         path = dist.on_main(lambda: checkpoint.newest_good(self.folder))
         with dist.alike():
             if path is None:
-                raise CheckpointError(f"{self.folder} has no checkpoint left that verifies; the run cannot be taken back.")
+                raise CheckpointError(
+                    f"{self.folder} has no checkpoint left that verifies; the run cannot be taken back."
+                )
         self._restore(path)
         state = self.state
         state.left_out = before.step + before.left_out - state.step
         state.rewinds, state.capsules, state.pieces = before.rewinds + 1, before.capsules, before.pieces
-        state.skipped_total, state.faults = before.skipped_total, before.faults
+        state.skipped_total, state.faults, state.skipped_in_a_row = before.skipped_total, before.faults, 0
+        if not any(state.step < mark <= before.step for mark in self.task.milestones()):
+            state.best_value, state.best_step = before.best_value, before.best_step  # its folder is still there
         LOGGER.warning(
             "after %d skipped steps in a row the run goes back from step %d to %s and leaves out the samples since then",
             before.skipped_in_a_row,
@@ -251,7 +274,9 @@ class Trainer:
         if not (due or state.step == training.max_train_steps or self._due(self.recipe.validation.validation_steps)):
             progress.update(state.step)
             return
+        self.liveness.phase("agree", state.step)
         means = dist.mean_over_ranks(self.window.means())
+        self.liveness.phase("log", state.step)
         facts: dict[str, Any] = {
             "losses": {k.removeprefix("losses/"): v for k, v in means.items() if k.startswith("losses/")}
         }
@@ -290,12 +315,11 @@ class Trainer:
         self.liveness.phase("save", self.state.step)
         dist.together(self.validator.background.wait)  # a checkpoint that knows of a best model comes after it
         held = saving.contents(self.task, self.strategy, self.auxiliaries, self.state)
-        with dist.alike():
-            self.writer.save(self.state.step, held, self.task.fingerprint(self.state.step))
+        dist.together(lambda: self.writer.save(self.state.step, held, self.task.fingerprint(self.state.step)))
+        if dist.is_main():
             self._stalls[self.state.step] = round(time.monotonic() - began, 3)
-            if wait:
-                self.writer.wait()
         if wait:
+            dist.together(self.writer.wait)
             self._note_saved()
         return self.folder / f"checkpoint-{self.state.step}"
 

@@ -153,7 +153,7 @@ class Writer:
         try:
             self.wait()
         except CheckpointError as error:
-            if not self._told:
+            if self._rank == 0 and not self._told:  # the others have it from rank 0
                 LOGGER.error("%s", error)
 
     def _work(self, job: _Job, contents: Contents, fingerprint: dict[str, Any]) -> None:
@@ -176,10 +176,10 @@ class Writer:
             job.error = self._explained(job, contents, error)
             with contextlib.suppress(OSError):  # what cannot be removed now is removed at the next start
                 files.remove_folder(job.staging)
-        message = str(job.error) if job.error is not None else None
+        told = {"error": None} if job.error is None else {"error": str(job.error), "full": not job.error.passing}
         try:
             for rank in range(1, self._world):
-                files.write_json(job.outcome(rank), {"error": message})
+                files.write_json(job.outcome(rank), told)
         except OSError as error:  # they hear nothing and give up by themselves
             job.error = job.error or _error(
                 f"{job.final.name} is written, but other ranks cannot be told: {error}", error
@@ -200,7 +200,7 @@ class Writer:
             left["files"] = self._write(job, contents)
         except Exception as error:  # noqa: BLE001 - told to rank 0, and raised by wait()
             own = self._explained(job, contents, error)
-            left["error"] = str(own)
+            left |= {"error": str(own), "full": not own.passing}
         with contextlib.suppress(OSError):  # the folder is gone when rank 0 has given up, and its outcome says why
             files.write_json(job.marker(self._rank), left)
         # twice as patient as rank 0, so that its word on a rank that is missing comes before this one gives up
@@ -209,7 +209,7 @@ class Writer:
         if told is None:
             job.error = own or _error(f"{job.final.name} was perhaps not written: no word came from rank 0 {within}.")
         elif told["error"] is not None:
-            job.error = _error(told["error"], own)
+            job.error = _error(told["error"], own, told["full"])
 
     def _write(self, job: _Job, contents: Contents) -> Entries:
         """This rank's part, durable. After an error its files are gone: a full disk needs room for the marker."""
@@ -252,7 +252,7 @@ class Writer:
             )
         for marker in found.values():
             if marker["error"]:
-                raise CheckpointError(marker["error"])
+                raise _error(marker["error"], full=marker["full"])
         return {name: entry for marker in found.values() for name, entry in marker["files"].items()}
 
     def _publish(self, job: _Job, entries: Entries, about: dict[str, Any]) -> int:
@@ -320,6 +320,7 @@ class Writer:
             f"{which}: the disk of {self._run} is full. A checkpoint needs {numbers}. Make room, lower "
             f"checkpoint.checkpoints_total_limit (now {self._keep}), or set run.output_dir to a folder on a larger disk.",
             error,
+            full=True,
         )
 
 
@@ -331,8 +332,10 @@ def _let_go(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _error(message: str, cause: Exception | None = None) -> CheckpointError:
+def _error(message: str, cause: Exception | None = None, full: bool = False) -> CheckpointError:
+    """full: the disk, which somebody has to make room on; anything else may be gone at the next try."""
     error = CheckpointError(message)
+    error.passing = not full
     error.__cause__ = cause
     return error
 

@@ -12,7 +12,7 @@ from tinyworld.core.files import MANIFEST
 from tinyworld.core.goodput import LOST, duration, measure
 from tinyworld.core.journal_lines import JOURNAL, Record, append_line, read_lines
 from tinyworld.supervisor.cause import Cause, find_cause
-from tinyworld.supervisor.patience import Patience
+from tinyworld.supervisor.patience import SAME_CAUSE, Patience
 from tinyworld.supervisor.processes import GRACE, POLL, Ended, run
 from tinyworld.supervisor.stop import Stop
 
@@ -55,9 +55,10 @@ def supervise(job: Job) -> int:
             life = _events(job.folder)[seen:]
             cause = find_cause(job.folder, ended, life, began)
             reached = newest_checkpoint(job.folder)
-            pause = job.pause if ended.code == EXIT_INTERRUPTED else patience.after(cause.kind, reached > saved)
+            kind = None if ended.code == EXIT_INTERRUPTED else cause.kind
+            pause = patience.after(kind, reached > saved)
             if pause is None:
-                LOGGER.error("%s", _gave_up(job, cause, patience.times))
+                LOGGER.error("%s", _gave_up(job, cause, patience))
                 return EXIT_GAVE_UP
             lost = _lost_work(job.folder, life, max(reached, 0))
             _note(job.folder, ended, cause, pause, lost)
@@ -85,7 +86,11 @@ def _command(job: Job, saved: int) -> list[str]:
 def _events(folder: Path) -> list[Record]:
     """The journal so far; a run that failed before its first line has none."""
     path = folder / JOURNAL
-    return read_lines(path)[0] if path.is_file() else []
+    try:
+        return read_lines(path)[0] if path.is_file() else []
+    except OSError as error:  # storage that does not answer just now is no reason to give up the run
+        LOGGER.warning("%s cannot be read now: %s", path, error)
+        return []
 
 
 def _lost_work(folder: Path, life: Sequence[Record], back_to: int) -> float:
@@ -104,7 +109,10 @@ def _note(folder: Path, ended: Ended, cause: Cause, pause: float, lost: float) -
     if not events:
         return
     facts = {"cause": str(cause), "ended": ended.words, "exit_code": ended.code, "pause": pause}
-    append_line(folder / JOURNAL, "restart", _last_step(events), **facts, lost_seconds=round(lost, 3))
+    try:
+        append_line(folder / JOURNAL, "restart", _last_step(events), **facts, lost_seconds=round(lost, 3))
+    except OSError as error:
+        LOGGER.warning("the restart could not be noted in the journal: %s", error)
 
 
 def _last_step(events: Sequence[Record]) -> int:
@@ -123,11 +131,14 @@ def _stopped(ended: Ended, stop: Stop) -> int:
     return EXIT_INTERRUPTED
 
 
-def _gave_up(job: Job, cause: Cause, times: int) -> str:
+def _gave_up(job: Job, cause: Cause, patience: Patience) -> str:
     events = _events(job.folder)
     at = f", the last time at step {_last_step(events)}" if events else ""
+    same = patience.times >= SAME_CAUSE
+    how = f"{patience.times} times" if same else f"{patience.ends} times"
+    why = "always by the same cause" if same else "by different causes"
     return (
-        f"given up: the run ended {times} times in a row without a new checkpoint between, always by the same cause{at}: "
+        f"given up: the run ended {how} in a row without a new checkpoint between, {why}{at}: "
         f"{cause}. Its log is {job.folder / 'training.log'}; `tinyworld doctor {job.folder}` names known causes. Once it is "
         "mended, the same command goes on."
     )

@@ -111,7 +111,7 @@ def work(rank: int, folder: Path, kinds: list[str]) -> None:
     for kind in [kind for kind in HALF if kind in kinds]:
         results[kind]["half"] = halves(kind, rank)
     torch.save(results, folder / f"results-{rank}.pt")
-    dist.barrier("end")
+    dist.gather("end")
     torch.distributed.destroy_process_group()
     os._exit(0)  # caches inside torch keep fully_shard's group and its threads alive, which now and then abort the exit
 

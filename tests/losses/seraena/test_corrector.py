@@ -63,7 +63,7 @@ def test_resumed_is_bit_for_bit_the_uninterrupted_run(through: Any) -> None:
     run(first, range(3))
     second = Seraena(settings(), rank=0, world=1)
     second.load_state_dict(through(first.state_dict()))
-    second.load_rank_states([through(first.rank_state())], rank=0, world=1)
+    second.load_rank_state(through(first.rank_state()))
     second.to(torch.device("cpu"))
     assert run(second, range(3, 6)) == expected[3:]
     assert same(second.state_dict(), straight.state_dict())

@@ -56,7 +56,7 @@ def work(rank: int, folder: Path) -> None:
         lambda: seraena.correct(real, fake, latents)
     )  # told to no other rank: the step's verdict is
     torch.save(errors, folder / f"errors-{rank}.pt")
-    dist.barrier("end")
+    dist.gather("end")
     torch.distributed.destroy_process_group()
 
 

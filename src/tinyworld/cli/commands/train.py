@@ -10,6 +10,8 @@ from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import Interrupted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tinyworld.config.schema import TaehvRecipe
     from tinyworld.engine.loop import Outcome
 
@@ -35,10 +37,8 @@ def run(options: argparse.Namespace) -> int:
 
 def train(recipe: "TaehvRecipe") -> "Outcome":
     """Train and write the report; shared by `train` and `demo`."""
-    from tinyworld.core import dist
     from tinyworld.engine.accelerate_setup import processes
     from tinyworld.engine.loop import check_start, run_training
-    from tinyworld.report import build_report
     from tinyworld.tasks.taehv import TaehvTask
 
     check_start(recipe)
@@ -46,9 +46,20 @@ def train(recipe: "TaehvRecipe") -> "Outcome":
         try:
             outcome = run_training(TaehvTask(recipe), recipe)
         except Interrupted as end:
-            if dist.is_main():
-                LOGGER.info("report: %s", build_report(end.folder))
+            _report(end.folder)
             raise
-        if dist.is_main():
-            LOGGER.info("report: %s", build_report(outcome.folder))
+        _report(outcome.folder)
     return outcome
+
+
+def _report(folder: "Path") -> None:
+    """Write the page of a run, once. A page that cannot be written does not change how the run ended."""
+    from tinyworld.core import dist
+    from tinyworld.report import build_report
+
+    if not dist.is_main():
+        return
+    try:
+        LOGGER.info("report: %s", build_report(folder))
+    except Exception as error:  # noqa: BLE001 - told, and the run's own outcome counts
+        LOGGER.warning("the report could not be written: %s: %s", type(error).__name__, error)

@@ -20,7 +20,7 @@ def check(recipe: Recipe, device: torch.device) -> None:
         if started > 1:
             raise ConfigError(
                 f"{started} processes were started, but they are not joined, and each would train alone. Start them with "
-                "torchrun."
+                "`tinyworld supervise RECIPE --processes N`, or with torchrun."
             )
         if recipe.parallel.strategy == "ddp":
             return
@@ -28,11 +28,13 @@ def check(recipe: Recipe, device: torch.device) -> None:
         torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
     joined, backend = torch.distributed.get_world_size(), torch.distributed.get_backend()
     if joined < started:
-        raise ConfigError(f"{started} processes were started, but only {joined} are joined. Start them with torchrun.")
+        raise ConfigError(
+            f"{started} processes were started, but only {joined} are joined. Start them with "
+            "`tinyworld supervise RECIPE --processes N`, or with torchrun."
+        )
     if device.type == "cuda" and "nccl" not in backend:
         raise ConfigError(
-            f"the processes are joined by {backend}, which does not reach tensors on a GPU. Start them with torchrun and "
-            "--device auto."
+            f"the processes are joined by {backend}, which does not reach tensors on a GPU. Use --device auto."
         )
 
 

@@ -1,5 +1,6 @@
 """Seraena as a helper of a training task: corrects each micro-batch, learns after each step, saved with each checkpoint."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -150,17 +151,17 @@ class Seraena:
             parameters.update(lr=self.settings.learning_rate, betas=self.settings.betas)
 
     def rank_state(self) -> dict[str, Any]:
-        """This rank's replay buffer and generator."""
+        """This rank's replay buffer and generator, copied."""
         return {"buffer": self.buffer.state_dict(), "generator": self._generator.get_state()}
 
-    def load_rank_states(self, states: list[dict[str, Any]], rank: int, world: int) -> None:
-        """Go on from every rank's `rank_state`. Of another number of ranks, the entries of all buffers are dealt out anew,
-        each to one rank, and the draws from now on are those of a run of this size."""
-        if len(states) == world:
-            self.buffer.load_state_dict(states[rank]["buffer"])
-            self._generator.set_state(states[rank]["generator"])
-        else:
-            self.buffer.take_share([state["buffer"] for state in states], rank, world)
+    def load_rank_state(self, state: dict[str, Any]) -> None:
+        """Go on from `rank_state`."""
+        self.buffer.load_state_dict(state["buffer"])
+        self._generator.set_state(state["generator"])
+
+    def take_share(self, states: Iterable[dict[str, Any]], rank: int, world: int) -> None:
+        """Go on from the `rank_state`s of a run of another size: the entries of its buffers are dealt out anew."""
+        self.buffer.take_share((state["buffer"] for state in states), rank, world)
 
     def most_bytes(self) -> int:
         """The discriminator with AdamW's two moments, and a full buffer."""

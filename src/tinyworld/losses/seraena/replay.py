@@ -3,6 +3,7 @@
 8-bit frames and 16-bit contexts within a byte budget: 3 frames of 64 x 64 with 16 latent channels take 38 kB.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -128,7 +129,7 @@ class ReplayBuffer:
             self.put(images, contexts)
         self._generator.set_state(state["generator"])
 
-    def take_share(self, states: list[dict[str, Any]], rank: int, world: int) -> None:
+    def take_share(self, states: Iterable[dict[str, Any]], rank: int, world: int) -> None:
         """Become one of `world` buffers that share out the entries of others (their `state_dict`s). The generator stays."""
         self._entries, self.bytes = {}, 0
         turn = 0

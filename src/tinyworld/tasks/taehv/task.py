@@ -203,20 +203,25 @@ class TaehvTask:
         self.datasets[0].check_faults(faults, self.recipe.data.quarantine_budget)
 
     def _readable_windows(self) -> list[measure.Window]:
-        """The windows of the held-out videos. Each is read once now: damage found later would end training."""
+        """The windows of the held-out videos, the same on every rank. Each is read once now, by one rank: damage found later
+        would end training."""
         data, validation = self.recipe.data, self.recipe.validation
         height, width = validation.validation_height or data.height, validation.validation_width or data.width
         frames = validation.validation_frames or data.n_frames
         dataset = clip_dataset(self.recipe, self.sources.held_out, self.stages[0])
-        windows, faults = [], {}
-        for clip in self.sources.held_out[: validation.num_validation_samples]:
-            window = measure.Window(dataset, clip, height, width, frames)
+        clips = self.sources.held_out[: validation.num_validation_samples]
+        windows = [measure.Window(dataset, clip, height, width, frames) for clip in clips]
+        mine: dict[str, str] = {}
+        for window in windows[dist.rank() :: dist.world_size()]:
             try:
                 window.frames(torch.device("cpu"))
-                windows.append(window)
             except DataError as error:
-                faults[str(clip.path)] = str(error)
-                LOGGER.warning("held-out clip set aside: %s", error)
+                mine[str(window.clip.path)] = str(error)
+        # What one rank cannot read is left out by all: they validate the same list.
+        faults = {path: reason for part in dist.gather(mine) for path, reason in part.items()}
+        for reason in faults.values():
+            LOGGER.warning("held-out clip set aside: %s", reason)
+        windows = [window for window in windows if str(window.clip.path) not in faults]
         dataset.check_faults(faults, data.quarantine_budget)
         if not windows:
             raise DataError(f"no held-out video can be read: {'; '.join(faults.values())}")
