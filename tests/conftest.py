@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no defect of the code: no test judges time.
+settings.register_profile("tinyworld", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tinyworld")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

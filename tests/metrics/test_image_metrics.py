@@ -142,7 +142,7 @@ def test_one_frame_has_no_flicker_to_measure() -> None:
 
 
 @given(period=st.integers(1, 8), places=st.lists(st.integers(0, 7), min_size=1, max_size=13), bad=st.integers(0, 12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_an_error_shows_at_the_position_of_its_frame(period: int, places: list[int], bad: int) -> None:
     frames, positions = len(places), [place % period for place in places]
     bad %= frames

@@ -21,7 +21,7 @@ def assert_proper(rotation: Array) -> None:
     assert np.linalg.det(rotation) == pytest.approx(1.0, abs=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(kind=st.sampled_from(MOTIONS), time=st.floats(0, 30), phase=st.floats(0, 1))
 def test_a_motion_repeats_and_has_no_jumps(kind: MotionKind, time: float, phase: float) -> None:
     reach = (0.6, 0.3, 0.5) if kind in ("bounce", "float", "swing") else (0.6, 0.3, 0.0)

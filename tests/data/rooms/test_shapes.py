@@ -29,7 +29,7 @@ def rays(one: Placed, seed: int) -> tuple[Array, Array]:
     return origin, aim.astype(np.float32)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(kind=st.sampled_from(["box", "ball", "cylinder"]), seed=st.integers(0, 10**6), taper=st.floats(0.4, 1.6))
 def test_hits_lie_on_the_surface_and_nothing_lies_before_them(kind: Kind, seed: int, taper: float) -> None:
     one = placed(kind, seed, taper if kind == "cylinder" else 1.0)
@@ -48,7 +48,7 @@ def test_hits_lie_on_the_surface_and_nothing_lies_before_them(kind: Kind, seed: 
         assert clearance(one, missed.reshape(3, -1)).min() > -1e-4
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(kind=st.sampled_from(["box", "ball", "cylinder"]), seed=st.integers(0, 10**6))
 def test_normals_are_unit_vectors_that_face_the_ray_and_point_out(kind: Kind, seed: int) -> None:
     one = placed(kind, seed, 0.7 if kind == "cylinder" else 1.0)

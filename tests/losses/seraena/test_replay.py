@@ -44,7 +44,7 @@ def equal(a: ReplayBuffer, b: ReplayBuffer) -> bool:
     return a.bytes == b.bytes and all(torch.equal(x, y) for x, y in pairs)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     budget=st.integers(1000, 6000),
     puts=st.lists(st.tuples(st.sampled_from(SIZES), st.integers(1, 6)), max_size=25),
@@ -120,7 +120,7 @@ def test_other_number_types_are_refused() -> None:
         ReplayBuffer(2**20, seed=0, device=CPU).put(images, contexts.float())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     puts=st.lists(st.tuples(st.sampled_from(SIZES), st.integers(1, 4)), min_size=2, max_size=24),
     cut=st.integers(0, 24),

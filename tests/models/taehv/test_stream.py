@@ -31,7 +31,7 @@ def pieces(tensor: Tensor, sizes: list[int]) -> Iterator[Tensor]:
             start += size
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     name=st.sampled_from(NAMES),
     count=st.integers(1, 40),
@@ -51,7 +51,7 @@ def test_pieces_equal_the_whole(name: str, count: int, sizes: list[int], clips: 
     close(torch.cat([stream.decode(piece) for piece in pieces(latents, sizes)], 1), decoded)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(name=st.sampled_from(NAMES), count=st.integers(1, 40), size=st.integers(1, 9))
 def test_reconstruct_gives_every_frame_back(name: str, count: int, size: int) -> None:
     model = MODELS[name]

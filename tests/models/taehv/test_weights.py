@@ -186,7 +186,7 @@ def test_a_checkpoint_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
         Taehv.from_pretrained(tmp_path / "a.pth", variant="taehv")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(suffix=st.sampled_from([".pth", ".safetensors"]), kept=st.floats(0, 0.999))
 def test_a_cut_file_is_refused(tmp_path_factory: pytest.TempPathFactory, suffix: str, kept: float) -> None:
     folder = tmp_path_factory.mktemp("cut")
@@ -199,7 +199,7 @@ def test_a_cut_file_is_refused(tmp_path_factory: pytest.TempPathFactory, suffix:
         read_tensors(cut)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(position=st.floats(0, 0.999), bits=st.integers(1, 255))
 def test_a_damaged_pth_never_ends_in_a_traceback(
     tmp_path_factory: pytest.TempPathFactory, position: float, bits: int
