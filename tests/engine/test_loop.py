@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.engine.fake import FakeTask, fake_recipe
+from tests.engine.fake import FakeBatch, FakeTask, fake_recipe
 from tinyworld.core.errors import CheckpointError, ConfigError, DataError, Interrupted, TrainingError
 from tinyworld.engine import checkpoint, preflight, schedule
 from tinyworld.engine.loop import run_training
@@ -444,3 +444,36 @@ def test_a_loss_that_is_another_from_a_milestone_on_is_no_spike(tmp_path: Path) 
     task.marks = [50]
     run = run_training(task, fake_recipe(tmp_path, training={"max_train_steps": 60})).folder
     assert not events(run, "skip")
+
+
+class Measurable(FakeTask):
+    """Has a memory limit to try its largest micro-batch against; at most as many samples fit as `room` says."""
+
+    room = 99
+
+    def dearest(self):  # type: ignore[no-untyped-def]
+        return FakeBatch(torch.zeros(32, 8), ["made up"] * 32), 20
+
+    def memory_advice(self) -> str:
+        return " What fits: --train_batch_size 1"
+
+    def step(self, model, batch, device, done):  # type: ignore[no-untyped-def]
+        if len(batch.ids) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().step(model, batch, device, done)
+
+
+def test_the_dearest_micro_batch_is_tried_before_step_1_and_leaves_no_trace(tmp_path: Path) -> None:
+    run = run_training(Measurable(), fake_recipe(tmp_path / "a")).folder
+    assert [line["step"] for line in events(run, "memory")] == [0]
+    assert_same(run_training(FakeTask(), fake_recipe(tmp_path / "b")).folder / "checkpoint-20", run / "checkpoint-20")
+    run_training(Measurable(), fake_recipe(tmp_path / "a", checkpoint={"resume_from_checkpoint": "checkpoint-10"}))
+    assert len(events(run, "memory")) == 1, "a run that has come so far has fitted"
+
+
+def test_what_does_not_fit_is_refused_before_step_1_with_what_would(tmp_path: Path) -> None:
+    task = Measurable()
+    task.room = 16
+    with pytest.raises(TrainingError, match=r"ran out before step 1.*What fits: --train_batch_size 1"):
+        run_training(task, fake_recipe(tmp_path))
+    assert not events(tmp_path / "run", "step")

@@ -5,6 +5,7 @@ verdict, and all of them raise, skip or try again.
 """
 
 import gc
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -45,11 +46,12 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Taken:
-    """A step as all ranks took it. skipped: why there was no update. generators: the random state at its start."""
+    """A step as all ranks took it. norm: of the gradient, None where the loss alone decided. skipped: why there was no
+    update. generators: the random state at its start."""
 
     micro_batches: Sequence[Batch]
     means: dict[str, float]
-    norm: float
+    norm: float | None
     verdict: Verdict
     generators: dict[str, Any]
     skipped: str | None = None
@@ -123,20 +125,22 @@ class Stepper:
             rng.restore(generators)
         names = list(attempt.sums)
         means = dict(zip(names, torch.stack([attempt.sums[name] for name in names]).tolist(), strict=True))
-        taken = Taken(micro_batches, means, float("nan"), agreed, generators)
+        taken = Taken(micro_batches, means, None, agreed, generators)
         reason = verdict.fault_in(agreed.loss, state.recent_losses, self.recipe.training.spike_factor)
         if reason is None:
             self._phase("reduce", state, micro_batches)
-            taken = replace(taken, norm=self.strategy.reduce())
-            reason = verdict.fault_in(taken.norm, [], 0)
+            norm = self.strategy.reduce()
+            taken = replace(taken, norm=norm)
+            if not math.isfinite(norm):
+                reason = f"loss {agreed.loss:.4g}, gradient norm {norm}"
         if reason is not None:
             self.strategy.drop()
             self.auxiliaries.forget()
-            return replace(taken, skipped=f"{reason}, gradient norm {taken.norm:.4g}")
+            return replace(taken, skipped=reason)
         self._phase("update", state, micro_batches)
-        self.strategy.update(rate, taken.norm, self.recipe.training.max_grad_norm)
+        self.strategy.update(rate, norm, self.recipe.training.max_grad_norm)
         self._phase("learn", state, micro_batches)
-        numbers = {**means, **self.auxiliaries.learn(), "gradient_norm": taken.norm, "learning_rate": rate}
+        numbers = {**means, **self.auxiliaries.learn(), "gradient_norm": norm, "learning_rate": rate}
         return replace(taken, means=numbers)
 
     def _phase(self, name: str, state: TrainingState, micro_batches: Sequence[Batch]) -> None:
