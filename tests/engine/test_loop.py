@@ -377,7 +377,7 @@ def test_a_validation_that_two_signals_cut_short_is_made_up_for(tmp_path: Path) 
     class Stopped(FakeTask):
         def evaluate(self, model, samples, device):  # type: ignore[no-untyped-def]
             os.kill(os.getpid(), signal.SIGTERM)
-            return super().evaluate(model, samples[:1], device) + super().evaluate(model, samples[1:], device)
+            return super().evaluate(model, samples, device)
 
     one_by_one = {"validation": {"validation_batch_size": 1}}
     for again in ({}, {"checkpoint": {"resume_from_checkpoint": "latest"}}):

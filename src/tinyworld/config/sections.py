@@ -80,14 +80,14 @@ class RunConfig(Section):
 class ParallelConfig(Section):
     """how the processes of a run share the work, and how long one may keep the others waiting"""
 
-    strategy: Literal["ddp", "zero2", "fsdp2"] = Field(
+    strategy: Literal["ddp", "zero2", "zero3", "fsdp2"] = Field(
         default="ddp",
         description="What every process holds. ddp: everything. zero2 (DeepSpeed): all weights, its share of gradients and "
-        "optimizer state. fsdp2: its share of all three.",
+        "optimizer state. zero3 (DeepSpeed) and fsdp2: its share of all three.",
     )
     cpu_offload: Switch = Field(
         default=False,
-        description="Keep optimizer state (zero2), or weights and optimizer state (fsdp2), in main memory.",
+        description="Keep optimizer state (zero2), or weights and optimizer state (zero3, fsdp2), in main memory.",
     )
     global_batch_size: Count | None = Field(
         default=None,

@@ -28,11 +28,15 @@ MEMORY = (
             r"OutOfMemoryError",
             r"CUBLAS_STATUS_ALLOC_FAILED",
             r"GPU OOM at step",
+            r"does not fit into memory even with one clip",
+            r"the largest micro-batch does not fit the memory of",
         ),
         why="Activations grow with clips x frames x height x width; validation and Seraena's replay buffer come on "
         "top.",
-        prevented="`tinyworld check RECIPE` counts what a step holds before anything is loaded.",
-        now="In this order: --gradient_checkpointing true; --train_batch_size 1 with --gradient_accumulation_steps "
+        prevented="`tinyworld check RECIPE --gpu_memory 40GiB` counts what a run holds before anything is loaded, and names what "
+        "would fit. With strategy ddp, too little memory on one rank makes all take smaller parts of a batch.",
+        now="What `check` proposes; else in this order: --gradient_checkpointing true; "
+        " --train_batch_size 1 with --gradient_accumulation_steps "
         "doubled; --validation_batch_size 1; --seraena_buffer_device cpu; fewer n_frames or a smaller height and "
         "width.",
     ),
@@ -69,7 +73,12 @@ MEMORY = (
     Cause(
         slug="disk-full",
         title="The disk is full",
-        patterns=(r"No space left on device", r"Disk quota exceeded", r"PytorchStreamWriter failed writing file"),
+        patterns=(
+            r"No space left on device",
+            r"Disk quota exceeded",
+            r"PytorchStreamWriter failed writing file",
+            r"the disk of \S+ is full",
+        ),
         why="Checkpoints and caches need room for one more than are kept.",
         prevented="A checkpoint that could not be written whole does not appear; the earlier ones stay.",
         now="tinyworld checkpoint prune RUN --keep 2, or --output_dir on another disk; then "
@@ -91,7 +100,8 @@ LEARNING = (
         why="Usual causes: a learning rate that is too high, a damaged clip, or a number type with too small a "
         "range (fp16).",
         prevented="One verdict for all ranks: the step is skipped everywhere or nowhere, its clips are named in "
-        "journal.jsonl, and max_skipped_steps ends a run that no longer learns.",
+        "journal.jsonl, and max_skipped_steps ends a run that no longer learns. `tinyworld replay` takes such a step "
+        "once more and names the sample and the layer.",
         now="--learning_rate at a tenth, tinyworld data scan DATA_ROOT --deep, or --mixed_precision no. A "
         "reference VAE in fp16: --ref_vae_dtype bf16.",
     ),

@@ -256,7 +256,7 @@ RECORDED: tuple[Cause, ...] = (
         guide_error=6,
         patterns=(r"isfinite\(\): argument 'input' \(position 1\) must be Tensor, not float",),
         why="The clipped gradient norm can be a number or a tensor, depending on the engine below.",
-        prevented="One guard judges loss and gradient norm as numbers, once per step, with one verdict for all ranks.",
+        prevented="One check judges every number of a step, with one verdict for all ranks.",
         now="Nothing to set. max_skipped_steps says how many steps in a row may be skipped before the run ends.",
     ),
     Cause(
@@ -311,13 +311,19 @@ RECORDED: tuple[Cause, ...] = (
         slug="collective-timeout",
         title="One process waited for another until the communication timed out",
         guide_error=5,
-        patterns=(r"Watchdog caught collective operation timeout", r"ProcessGroup\w+.{0,80}\b[Tt]imed? ?out"),
+        patterns=(
+            r"Watchdog caught collective operation timeout",
+            r"ProcessGroup\w+.{0,80}\b[Tt]imed? ?out",
+            r"Rank \d+ \(host \S+, pid \d+\) is (?:late|stopped|dead|silent)",
+        ),
         why="Most often one rank does something alone while the rest wait (validation on rank 0, a skipped step, "
         "an early stop), or one rank has died before: look above this line for the first error of any rank.",
         prevented="Validation is shared out evenly over the ranks; skips, stops and early stopping are agreed on by "
-        "all.",
-        now="Look for the first error in the logs of all ranks and give it to `tinyworld doctor`. Smaller batches "
-        "and longer time-outs only hide it.",
+        "all. A process that is late all the same is named after step_timeout, with its phase, samples and stacks "
+        "(ranks/ in the run folder), and the run ends with exit code 76.",
+        now="Read ranks/late.json and the stacks beside it; where they are missing, look for the first error in the logs of "
+        "all ranks and give it to `tinyworld doctor`. Longer time-outs only hide it. `tinyworld supervise` goes on from "
+        "the newest checkpoint.",
     ),
     Cause(
         slug="terminated",
@@ -334,9 +340,7 @@ RECORDED: tuple[Cause, ...] = (
         prevented="SIGTERM and Ctrl-C end the step, save a complete checkpoint on all ranks and exit with code 75; "
         "a resume gives the run that was never stopped.",
         now="The same command with --run_name RUN --resume_from_checkpoint latest. To have it go on by itself:\n"
-        "$ until tinyworld train RECIPE --run_name RUN --resume_from_checkpoint latest; do\n"
-        "$   [ $? -eq 2 ] && break; sleep 10\n"
-        "$ done",
+        "$ tinyworld supervise RECIPE --run_name RUN",
     ),
     Cause(
         slug="worker-ended",

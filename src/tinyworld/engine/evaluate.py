@@ -70,7 +70,8 @@ def evaluate(
                 share = mine[round_index * batch : (round_index + 1) * batch]
                 say("validate", [str(number) for number in share])
                 try:
-                    rows |= zip(share, task.evaluate(model, [samples[i] for i in share], device), strict=True)
+                    if share:
+                        rows |= zip(share, task.evaluate(model, [samples[i] for i in share], device), strict=True)
                 except Exception as problem:
                     if not dist.active():
                         raise

@@ -1,4 +1,4 @@
-"""How the processes of a run hold the trained module and learn as one: ddp, zero2 or fsdp2.
+"""How the processes of a run hold the trained module and learn as one: ddp, zero2, zero3 or fsdp2.
 
 `strategy` is what the trainer asks of each, `build` the way from a recipe to one of them.
 """

@@ -11,10 +11,12 @@ from tinyworld.engine.parallel.ddp import DataParallel
 from tinyworld.engine.parallel.fsdp2 import FullySharded
 from tinyworld.engine.parallel.strategy import Strategy
 from tinyworld.engine.parallel.zero2 import ZeroTwo
+from tinyworld.engine.parallel.zero3 import ZeroThree
 
-KINDS: dict[str, type[DataParallel | FullySharded | ZeroTwo]] = {
+KINDS: dict[str, type[DataParallel | FullySharded | ZeroTwo | ZeroThree]] = {
     "ddp": DataParallel,
     "zero2": ZeroTwo,
+    "zero3": ZeroThree,
     "fsdp2": FullySharded,
 }
 
@@ -32,7 +34,7 @@ def build(recipe: Recipe, module: nn.Module, device: torch.device) -> Strategy:
     if offload and strategy == "ddp":
         raise ConfigError(
             "parallel.cpu_offload has no meaning with parallel.strategy ddp, which keeps everything on the device. Use "
-            "--strategy zero2 or fsdp2, or --cpu_offload false."
+            "--strategy zero2, zero3 or fsdp2, or --cpu_offload false."
         )
     if offload and device.type == "cpu":
         LOGGER.info("cpu_offload changes nothing here: a run on the CPU has everything in main memory")

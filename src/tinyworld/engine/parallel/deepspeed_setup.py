@@ -23,7 +23,8 @@ from tinyworld.core.errors import ConfigError, MissingExtraError
 from tinyworld.engine.parallel import group
 from tinyworld.engine.parallel.flat import BUCKET
 
-STAGE = 2
+STAGES = {"zero2": 2, "zero3": 3}
+"""DeepSpeed's stage of ZeRO by parallel.strategy."""
 
 
 class Plugin(DeepSpeedPlugin):
@@ -37,23 +38,24 @@ def require(recipe: Recipe) -> None:
     """Raise MissingExtraError when DeepSpeed is not installed, ConfigError when it would not train on run.device."""
     if importlib.util.find_spec("deepspeed") is None:
         raise MissingExtraError(
-            "parallel.strategy is zero2, but DeepSpeed is not installed: pip install 'tinyworld[deepspeed]', or use "
+            f"parallel.strategy is {recipe.parallel.strategy}, but DeepSpeed is not installed: pip install 'tinyworld[deepspeed]', or use "
             "--strategy fsdp2, which needs PyTorch alone."
         )
     if recipe.run.device == "cpu" and torch.cuda.is_available():
         raise ConfigError(
-            "parallel.strategy is zero2, which takes the GPUs that it sees, but run.device is cpu. Hide them "
+            f"parallel.strategy is {recipe.parallel.strategy}, which takes the GPUs that it sees, but run.device is cpu. Hide them "
             "(CUDA_VISIBLE_DEVICES=), or use --strategy fsdp2 or ddp."
         )
 
 
 def accelerator_options(recipe: Recipe) -> dict[str, Any]:
-    """What the first Accelerator of a process must be given for parallel.strategy: DeepSpeed's plugin for zero2, else nothing.
+    """What the first Accelerator of a process must be given for parallel.strategy: DeepSpeed's plugin for zero2 and
+    zero3, else nothing.
 
     Accelerate ignores the plugin without a word where it is given cpu=True, or where an Accelerator was made before.
     Raises as `require`.
     """
-    if recipe.parallel.strategy != "zero2":
+    if recipe.parallel.strategy not in STAGES:
         return {}
     require(recipe)
     _import_quietly()
@@ -61,16 +63,22 @@ def accelerator_options(recipe: Recipe) -> dict[str, Any]:
 
 
 def configuration(recipe: Recipe) -> dict[str, Any]:
-    """ZeRO-2 in fp32 with an optimizer of ours. Batch size and accumulation are not DeepSpeed's business: 1 each."""
+    """ZeRO in fp32 with an optimizer of ours. Batch size and accumulation are not DeepSpeed's business: 1 each."""
+    stage = STAGES[recipe.parallel.strategy]
     zero: dict[str, Any] = {
-        "stage": STAGE,
+        "stage": stage,
         "contiguous_gradients": True,
         "overlap_comm": False,
         "reduce_bucket_size": BUCKET,
         "allgather_bucket_size": BUCKET,
     }
+    in_main_memory = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     if recipe.parallel.cpu_offload:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        zero["offload_optimizer"] = in_main_memory
+    if stage == 3:
+        zero["stage3_param_persistence_threshold"] = 0  # small parameters too are shared out, so that all lie alike
+        if recipe.parallel.cpu_offload:
+            zero["offload_param"] = in_main_memory
     return {
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,  # torch's AdamW also in main memory: one law, and nothing to compile
@@ -104,18 +112,18 @@ def prepared(
     accelerator = Accelerator() if is_initialized() else Accelerator(**accelerator_options(recipe))
     if accelerator.distributed_type != DistributedType.DEEPSPEED:
         raise ConfigError(
-            f"parallel.strategy is zero2, but Accelerate was set up without it ({accelerator.distributed_type.value}): its "
+            f"parallel.strategy is {recipe.parallel.strategy}, but Accelerate was set up without it ({accelerator.distributed_type.value}): its "
             "first Accelerator in this process lacked parallel.accelerator_options(recipe)."
         )
     if accelerator.device.type != device.type:
         raise ConfigError(
-            f"parallel.strategy is zero2, which trains on {accelerator.device.type} here, but the model is on {device.type}."
+            f"parallel.strategy is {recipe.parallel.strategy}, which trains on {accelerator.device.type} here, but the model is on {device.type}."
         )
     with _local_rank():
         engine, _ = accelerator.prepare(module, optimizer)
-    if engine.zero_optimization_stage() != STAGE:
+    if engine.zero_optimization_stage() != STAGES[recipe.parallel.strategy]:
         raise ConfigError(
-            f"parallel.strategy is zero2, but DeepSpeed runs stage {int(engine.zero_optimization_stage())}."
+            f"parallel.strategy is {recipe.parallel.strategy}, but DeepSpeed runs stage {int(engine.zero_optimization_stage())}."
         )
     return accelerator, engine
 
