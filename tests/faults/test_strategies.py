@@ -15,7 +15,7 @@ from tinyworld.config.load import load_recipe
 from tinyworld.config.schema import TaehvRecipe
 from tinyworld.core.errors import EXIT_USER_ERROR
 
-STRATEGIES = ["ddp", "zero2", "fsdp2"]
+STRATEGIES = ["ddp", "zero2", "zero3", "fsdp2"]
 SMALL: dict[str, Any] = {
     "height": 32, "width": 32, "n_frames": 8, "global_batch_size": 4, "train_batch_size": 1, "max_train_steps": 4,
     "encoder_width": 8, "decoder_widths": [16, 8, 8, 8], "checkpointing_steps": 2, "validation_steps": 4,
@@ -61,7 +61,7 @@ def test_a_run_moves_from_strategy_to_strategy(tmp_path: Path) -> None:
     constant: dict[str, Any] = {"optimizer": {"lr_scheduler": "constant"}}
     whole = finished(tasks.quiet, quiet_recipe(tmp_path / "whole", **constant), world=1)
     latest = {"checkpoint": {"resume_from_checkpoint": "latest"}}
-    for last, strategy, world in ((4, "zero2", 2), (8, "fsdp2", 2), (12, "ddp", 1)):
+    for last, strategy, world in ((3, "zero2", 2), (6, "zero3", 1), (9, "fsdp2", 2), (12, "ddp", 1)):
         changed = {"training": {"max_train_steps": last}, "parallel": {"strategy": strategy}}
         parts = finished(tasks.quiet, quiet_recipe(tmp_path / "parts", **constant, **changed, **latest), world)
     torch.testing.assert_close(
@@ -82,7 +82,7 @@ def test_resumed_runs_are_bit_identical_under_each_strategy(strategy: str, tmp_p
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize("strategy", ["zero2", "fsdp2"])
+@pytest.mark.parametrize("strategy", ["zero2", "zero3", "fsdp2"])
 @pytest.mark.parametrize(
     ("make", "words"),
     [(tasks.data, "the disk with the videos is gone"), (tasks.full_disk, "is full")],

@@ -36,7 +36,7 @@ MEMORY = (
         prevented="`tinyworld check RECIPE --gpu_memory 40GiB` counts what a run holds before anything is loaded, and names what "
         "would fit. With strategy ddp, too little memory on one rank makes all take smaller parts of a batch.",
         now="What `check` proposes; else in this order: --gradient_checkpointing true; "
-        " --train_batch_size 1 with --gradient_accumulation_steps "
+        "--train_batch_size 1 with --gradient_accumulation_steps "
         "doubled; --validation_batch_size 1; --seraena_buffer_device cpu; fewer n_frames or a smaller height and "
         "width.",
     ),

@@ -176,7 +176,6 @@ def _last_word(trainer: Trainer | None, journal: Journal, reason: str, message: 
 
 
 def _announce(task: Task, recipe: Recipe, trainer: Trainer, plan: RunPlan, journal: Journal) -> None:
-    parameters = sum(p.numel() for p in trainer.raw.parameters() if p.requires_grad)
     facts = task.describe()
     journal.write(
         "start",
@@ -184,7 +183,7 @@ def _announce(task: Task, recipe: Recipe, trainer: Trainer, plan: RunPlan, journ
         run=plan.folder.name,
         recipe=recipe.name,
         version=__version__,
-        parameters=parameters,
+        parameters=trainer.trained,
         resumed_from=plan.checkpoint,
         device=accelerate_setup.device_name(trainer.device),
         world_size=dist.world_size(),
@@ -196,4 +195,6 @@ def _announce(task: Task, recipe: Recipe, trainer: Trainer, plan: RunPlan, journ
         LOGGER.info("resumed from %s: %d steps done", plan.checkpoint, trainer.state.step)
     shown = ", ".join(f"{name} {value}" for name, value in facts.items())
     processes = f" x {dist.world_size()} ({recipe.parallel.strategy})" if dist.active() else ""
-    LOGGER.info("%s: %s parameters, %s, device %s%s", recipe.name, f"{parameters:,}", shown, trainer.device, processes)
+    LOGGER.info(
+        "%s: %s parameters, %s, device %s%s", recipe.name, f"{trainer.trained:,}", shown, trainer.device, processes
+    )

@@ -97,9 +97,9 @@ def standing(model: nn.Module, half: bool, average: bool, sharing: Sharing = ALO
     """Bytes that training a model takes on each device, the bf16 copy of its weights within a pass included.
 
     zero2 divides gradients and moments by the processes, and works on its share of the weights in a copy; cpu_offload moves
-    moments and copy away. fsdp2 divides the weights and their average too; cpu_offload moves all of that away. Both hold
-    whole gradients until they are exchanged, and fsdp2 gathers whole weights for a pass: counted as all of them, which
-    holds for a model of one unit and is an upper bound for others.
+    moments and copy away. fsdp2 and zero3 divide the weights and their average too; cpu_offload moves all of that away. All
+    hold whole gradients until they are exchanged, and fsdp2 and zero3 gather whole weights for a pass: counted as all of
+    them, which holds for a model of one unit and is an upper bound for others.
     """
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     everything = sum(p.numel() for p in model.parameters())
@@ -110,7 +110,7 @@ def standing(model: nn.Module, half: bool, average: bool, sharing: Sharing = ALO
         used += gradients
         gradients = _share(gradients, sharing)
         moments = 0 if sharing.offload else _share(moments + trained * WEIGHT_BYTES, sharing)
-    elif sharing.strategy == "fsdp2":
+    elif sharing.strategy in ("fsdp2", "zero3"):
         used += gradients + everything * WEIGHT_BYTES
         parts = (weights, gradients, moments)
         weights, gradients, moments = (0 if sharing.offload else _share(size, sharing) for size in parts)

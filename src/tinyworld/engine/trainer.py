@@ -42,6 +42,9 @@ class Trainer:
             frozen.requires_grad_(False).eval().to(device)
         self.auxiliaries = Auxiliaries(roles.auxiliary, device)
         self.raw = roles.trainable.to(device)
+        # Before the strategy: under some of them a process sees only its share of a weight.
+        self.trained = sum(p.numel() for p in self.raw.parameters() if p.requires_grad)
+        self.weight_bytes = sum(p.nbytes for p in self.raw.parameters())
         self.strategy = parallel.build(recipe, self.raw, device)
         self.state = TrainingState()
         if plan.checkpoint:
@@ -65,8 +68,7 @@ class Trainer:
 
     def _require_space(self) -> None:
         """Raise CheckpointError when the run's checkpoints will not fit on the disk."""
-        trained = sum(p.nbytes for p in self.raw.parameters())
-        need = checkpoint.bytes_of(trained, self._averages, self.auxiliaries.most_bytes() * dist.world_size())
+        need = checkpoint.bytes_of(self.weight_bytes, self._averages, self.auxiliaries.most_bytes() * dist.world_size())
         keep, every = self.recipe.checkpoint.checkpoints_total_limit, self.recipe.checkpoint.checkpointing_steps
         left = -(-(self.recipe.training.max_train_steps - self.state.step) // every)
         problem = checkpoint.space_problem(self.folder, need, min(keep or left, left))

@@ -25,13 +25,14 @@ def test_weights_must_be_fp32() -> None:
         build(recipe(), Net().to(torch.bfloat16), CPU)
 
 
-def test_missing_deepspeed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
+def test_missing_deepspeed_names_the_extra(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "deepspeed" else found(name, *rest)
     )
-    with pytest.raises(MissingExtraError, match=r"pip install 'tinyworld\[deepspeed\]'"):
-        accelerator_options(recipe("zero2"))
+    with pytest.raises(MissingExtraError, match=rf"{strategy}, but .* pip install 'tinyworld\[deepspeed\]'"):
+        accelerator_options(recipe(strategy))
     assert accelerator_options(recipe("fsdp2")) == {}
 
 

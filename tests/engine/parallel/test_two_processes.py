@@ -13,7 +13,7 @@ import torch.distributed
 from accelerate.state import AcceleratorState
 from torch import multiprocessing
 
-from tests.engine.parallel.net import CPU, Net, difference, gradients, pieces, recipe, train
+from tests.engine.parallel.net import CPU, Net, difference, gradients, loss_of, pieces, recipe, train
 from tinyworld.core import dist
 from tinyworld.core.errors import ConfigError
 from tinyworld.engine.parallel import Snapshot, Strategy, build
@@ -47,8 +47,11 @@ def rounds(kind: str, rank: int) -> dict[str, Any]:
     strategy.drop()
     gradients(strategy, 8, rank, 2)
     strategy.drop()
+    strategy.backward(loss_of(strategy.model, pieces(9, rank, 2)[0], rare=True), True)
+    strategy.drop()
     strategy.model(pieces(9, rank, 2)[0])
     strategy.drop()
+    result["held"] = sum(p.numel() for p in strategy.model.parameters())
     result["numbers"] += train(strategy, range(2, 3), rank, 2)
     result["middle"] = shared(strategy.snapshot())
     result["numbers"] += train(strategy, range(3, 6), rank, 2)
@@ -82,6 +85,16 @@ def halves(kind: str, rank: int) -> list[tuple[float, float]]:
     return numbers
 
 
+def other_stage() -> str:
+    """What is said of an offload that is not in force, for a process has DeepSpeed as its first Accelerator set it up."""
+    built("zero3", 0).close()
+    try:
+        build(recipe("zero3", offload=True), Net(), CPU)
+    except ConfigError as error:
+        return str(error)
+    return "nothing"
+
+
 def partly_present(rank: int) -> list[list[float] | None]:
     """Gradients that some ranks have, and that none has."""
     parameters = [torch.nn.Parameter(torch.zeros(2, 2)) for _ in range(3)]
@@ -112,6 +125,7 @@ def work(rank: int, folder: Path, kinds: list[str]) -> None:
         results[kind]["crossed"] = crossed(kind, results["ddp"]["middle"], rank)
     for kind in [kind for kind in HALF if kind in kinds]:
         results[kind]["half"] = halves(kind, rank)
+    results["other"] = other_stage() if DEEPSPEED else None
     torch.save(results, folder / f"results-{rank}.pt")
     dist.gather("end")
     torch.distributed.destroy_process_group()
@@ -161,6 +175,26 @@ def test_equals_one_process(results: list[dict[str, Any]], alone: Any, kind: str
         assert first[1] == pytest.approx(norm, abs=1e-5)
     assert difference(end, one["end"], idle(kind)) < 1e-5
     assert not one["spoiled"] < float("inf") and not two["spoiled"] < float("inf")
+
+
+@needs_results
+def test_a_dropped_gradient_is_not_found_again(results: list[dict[str, Any]], kind: str) -> None:
+    """Of the part that nothing but a dropped step has used."""
+    moments = of(results, kind)[0]["end"].moments["exp_avg"]
+    assert "first.weight" in moments
+    assert not moments.get("rare.weight", torch.zeros(1)).any()
+
+
+@pytest.mark.parametrize("kind", ["zero3", "zero3 offload"])
+def test_zero3_holds_no_whole_weights_between_steps(results: list[dict[str, Any]], kind: str) -> None:
+    assert [result["held"] for result in of(results, kind)] == [0, 0]
+
+
+def test_deepspeed_that_is_not_as_asked_is_refused(results: list[dict[str, Any]]) -> None:
+    for result in results:
+        if result["other"] is None:
+            pytest.skip("DeepSpeed is not installed (the extra `deepspeed`)")
+        assert "runs stage 3 with cpu_offload False" in result["other"]
 
 
 @needs_results

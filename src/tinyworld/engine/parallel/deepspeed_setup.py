@@ -36,14 +36,15 @@ class Plugin(DeepSpeedPlugin):
 
 def require(recipe: Recipe) -> None:
     """Raise MissingExtraError when DeepSpeed is not installed, ConfigError when it would not train on run.device."""
+    strategy = recipe.parallel.strategy
     if importlib.util.find_spec("deepspeed") is None:
         raise MissingExtraError(
-            f"parallel.strategy is {recipe.parallel.strategy}, but DeepSpeed is not installed: pip install 'tinyworld[deepspeed]', or use "
+            f"parallel.strategy is {strategy}, but DeepSpeed is not installed: pip install 'tinyworld[deepspeed]', or use "
             "--strategy fsdp2, which needs PyTorch alone."
         )
     if recipe.run.device == "cpu" and torch.cuda.is_available():
         raise ConfigError(
-            f"parallel.strategy is {recipe.parallel.strategy}, which takes the GPUs that it sees, but run.device is cpu. Hide them "
+            f"parallel.strategy is {strategy}, which takes the GPUs that it sees, but run.device is cpu. Hide them "
             "(CUDA_VISIBLE_DEVICES=), or use --strategy fsdp2 or ddp."
         )
 
@@ -109,22 +110,27 @@ def prepared(
     recipe: Recipe, module: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> tuple[Accelerator, Any]:
     """The accelerator and DeepSpeed's engine around `module`. Raises ConfigError when something else is in force."""
+    strategy, offload = recipe.parallel.strategy, recipe.parallel.cpu_offload
     accelerator = Accelerator() if is_initialized() else Accelerator(**accelerator_options(recipe))
     if accelerator.distributed_type != DistributedType.DEEPSPEED:
         raise ConfigError(
-            f"parallel.strategy is {recipe.parallel.strategy}, but Accelerate was set up without it ({accelerator.distributed_type.value}): its "
+            f"parallel.strategy is {strategy}, but Accelerate was set up without it ({accelerator.distributed_type.value}): its "
             "first Accelerator in this process lacked parallel.accelerator_options(recipe)."
         )
     if accelerator.device.type != device.type:
         raise ConfigError(
-            f"parallel.strategy is {recipe.parallel.strategy}, which trains on {accelerator.device.type} here, but the model is on {device.type}."
+            f"parallel.strategy is {strategy}, which trains on {accelerator.device.type} here, but the model is on {device.type}."
         )
     with _local_rank():
         engine, _ = accelerator.prepare(module, optimizer)
-    if engine.zero_optimization_stage() != STAGES[recipe.parallel.strategy]:
+    stage, offloads = int(engine.zero_optimization_stage()), bool(engine.zero_cpu_offload())
+    if (stage, offloads) != (STAGES[strategy], offload):  # as the first Accelerator of this process had it
         raise ConfigError(
-            f"parallel.strategy is {recipe.parallel.strategy}, but DeepSpeed runs stage {int(engine.zero_optimization_stage())}."
+            f"parallel.strategy is {strategy} with cpu_offload {offload}, but DeepSpeed runs stage {stage} with cpu_offload "
+            f"{offloads}."
         )
+    if stage == 3:
+        os.environ.setdefault("LOCAL_RANK", "0")  # demanded in every pass; `forget` takes it away again
     return accelerator, engine
 
 
@@ -150,4 +156,5 @@ def forget() -> None:
     let go of a group of our own, to which DeepSpeed holds on."""
     os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
     if group.is_own():
+        os.environ.pop("LOCAL_RANK", None)
         importlib.import_module("deepspeed.comm").destroy_process_group()

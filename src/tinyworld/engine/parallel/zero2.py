@@ -79,6 +79,8 @@ class ZeroTwo(Strategy):
             for group in kept:
                 kept[group] = None
         if self.zero.cpu_offload:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()  # gradients on their way to main memory would arrive after they are cleared
             self.zero.reset_cpu_buffers()
             stale = [share.grad for share in self.zero.single_partition_of_fp32_groups]
             for buffer in [*stale, *self.zero.accumulated_grads_in_cpu.values()]:

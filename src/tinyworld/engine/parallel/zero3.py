@@ -96,6 +96,8 @@ class ZeroThree(Strategy):
     def drop(self) -> None:
         """What DeepSpeed's own skipped step clears, and what it leaves for a parameter that has no gradient in a later step."""
         self._release()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # gradients may still be on their way to buffers in main memory
         self.zero.zero_grad(set_to_none=True)
         self.zero.averaged_gradients = {}
         self.zero.grad_partitions_flat_buffer.zero_()
@@ -108,7 +110,7 @@ class ZeroThree(Strategy):
 
     def _release(self) -> None:
         """Let go of weights that a forward pass without a backward pass left gathered."""
-        self.zero.parameter_offload.empty_partition_cache()
+        self.zero.empty_partition_cache()
 
     def snapshot(self) -> Snapshot | None:
         self._release()
@@ -151,8 +153,8 @@ class ZeroThree(Strategy):
             LOGGER.warning(
                 "zero3 counts updates once for all parameters: those that took part in fewer now count as many"
             )
-        for name, value in self.module.state_dict().items():
-            if name not in self.everything:
+        for name, value in self.module.state_dict(keep_vars=True).items():
+            if not isinstance(value, nn.Parameter):
                 value.copy_(snapshot.weights[name])
         self.updates = snapshot.updates
         self._set_state()
@@ -177,11 +179,11 @@ class ZeroThree(Strategy):
         self._release()
         plain = copy.deepcopy(self.hollow)
         shares = self.average or {name: p.ds_tensor for name, p in self.everything.items()}
-        for name, value in plain.named_parameters():
-            torch.utils.swap_tensors(value, nn.Parameter(self._whole(name, shares), requires_grad=False))
+        for name, parameter in plain.named_parameters():
+            torch.utils.swap_tensors(parameter, nn.Parameter(self._whole(name, shares), requires_grad=False))
         buffers = dict(self.module.named_buffers())
-        for name, value in plain.named_buffers():
-            torch.utils.swap_tensors(value, buffers[name].detach().clone())
+        for name, buffer in plain.named_buffers():
+            torch.utils.swap_tensors(buffer, buffers[name].detach().clone())
         yield plain.eval()
 
     def close(self) -> None:
