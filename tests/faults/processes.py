@@ -51,13 +51,21 @@ def _main(make_task: MakeTask, recipe: Recipe, rank: int, world: int, address: i
 
     def work() -> int:
         with processes(recipe):
-            run_training(make_task(rank), recipe)
+            task = make_task(rank)
+            run_training(task, recipe)
+            if isinstance(task, FakeTask) and recipe.parallel.strategy == "ddp":
+                torch.save(task.model.state_dict(), weights_of(recipe, rank))
         return 0
 
     code = exit_code(work)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def weights_of(recipe: Recipe, rank: int) -> Path:
+    """Where a rank that came to the end leaves the weights that it holds itself."""
+    return Path(recipe.run.output_dir) / f"weights-of-rank-{rank}.pt"
 
 
 class Run(AbstractContextManager["Run"]):

@@ -11,15 +11,13 @@ from torch import nn
 from tests.engine.fake import FakeBatch, FakeTask
 from tinyworld.core import dist
 from tinyworld.core.errors import DataError
-from tinyworld.engine.task import Losses
+from tinyworld.engine.task import Losses, Roles
 
 
 class QuietTask(FakeTask):
     """Without noise and without a helper: what it learns depends on the global batches alone."""
 
-    def roles(self) -> Any:
-        from tinyworld.engine.task import Roles
-
+    def roles(self) -> Roles:
         return Roles(self.model)
 
     def step(self, model: nn.Module, batch: FakeBatch, device: torch.device, done: int) -> Losses:

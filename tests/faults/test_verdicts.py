@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.faults import tasks
-from tests.faults.processes import Run, events, finished, quiet_recipe
+from tests.faults.processes import Run, events, finished, quiet_recipe, weights_of
 from tinyworld.core.errors import EXIT_USER_ERROR
 from tinyworld.engine import checkpoint
 
@@ -18,6 +18,12 @@ def weights(run: Path, name: str = "final_model.safetensors") -> dict[str, torch
 
 def close(one: Path, other: Path) -> None:
     torch.testing.assert_close(weights(one), weights(other), rtol=1e-5, atol=1e-6)
+
+
+def both_hold_the_same(folder: Path) -> bool:
+    """Whether both ranks ended with equal weights, bit for bit."""
+    one, two = (torch.load(weights_of(quiet_recipe(folder), rank), weights_only=True) for rank in range(2))
+    return all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_two_processes_train_as_one_does_on_the_same_global_batches(tmp_path: Path) -> None:
@@ -46,7 +52,7 @@ def test_a_broken_number_on_one_rank_skips_the_step_on_both(tmp_path: Path) -> N
     run = finished(tasks.nan, quiet_recipe(tmp_path))
     (skip,) = events(run, "skip")
     assert skip["step"] == 7 and len(skip["ids"]) == 8 and skip["capsule"] == "step-7"
-    assert all(value.isfinite().all() for value in weights(run).values())
+    assert all(value.isfinite().all() for value in weights(run).values()) and both_hold_the_same(tmp_path)
     straight = finished(tasks.quiet, quiet_recipe(tmp_path / "straight"))
     assert not torch.equal(weights(run)["weight"], weights(straight)["weight"])
 
@@ -54,7 +60,7 @@ def test_a_broken_number_on_one_rank_skips_the_step_on_both(tmp_path: Path) -> N
 def test_too_little_memory_on_one_rank_makes_both_take_smaller_parts(tmp_path: Path) -> None:
     run = finished(tasks.memory, quiet_recipe(tmp_path))
     (shrink,) = events(run, "shrink")
-    assert (shrink["step"], shrink["clips"], shrink["clips_at_once"]) == (7, 4, 2)
+    assert (shrink["step"], shrink["clips"], shrink["clips_at_once"]) == (7, 4, 2) and both_hold_the_same(tmp_path)
     close(run, finished(tasks.quiet, quiet_recipe(tmp_path / "straight")))
 
 
