@@ -92,7 +92,7 @@ def test_a_clock_that_jumps_changes_nothing(
     monkeypatch.setattr(time, "time", lambda: now() + shift[0])
     task = FakeTask()
     task.step_hook = lambda step: shift.__setitem__(0, jump if step >= 7 else 0.0)
-    recipe = fake_recipe(tmp_path, validation={"validation_time_limit": 5}, parallel={"step_timeout": 5})
+    recipe = fake_recipe(tmp_path, validation={"validation_time_limit": 30}, parallel={"step_timeout": 30})
     run = run_training(task, recipe).folder
     assert_same(straight / "checkpoint-20", run / "checkpoint-20")
     assert checkpoint.newest_good(run) == run / "checkpoint-20"

@@ -11,7 +11,7 @@ from tests.faults.processes import Run, events, quiet_recipe
 from tinyworld.core.errors import EXIT_HUNG, EXIT_INTERRUPTED, EXIT_USER_ERROR
 from tinyworld.engine import checkpoint
 
-PATIENT = {"parallel": {"startup_timeout": 60, "step_timeout": 3}}
+PATIENT = {"parallel": {"startup_timeout": 60, "step_timeout": 6}}
 LONG = {"training": {"max_train_steps": 2000}, "validation": {"validation_steps": 100000}}
 
 
