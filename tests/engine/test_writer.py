@@ -361,7 +361,7 @@ def work(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     writer.LAST_GRACE = 0.2
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=240)
     )
     run = folder / "run"
     facts: dict[str, Any] = {}

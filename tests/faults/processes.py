@@ -28,7 +28,7 @@ from tinyworld.engine.task import Task
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.faults.processes", "tinyworld.tasks.taehv", "tests.faults.tasks"])
-PATIENCE = 60.0
+PATIENCE = 240.0
 
 MakeTask = Callable[[int], Task]
 """The task of a rank. A function of a module, so that it can be sent to another process."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import tasks
-from tests.faults.processes import Run, events, quiet_recipe
+from tests.faults.processes import PATIENCE, Run, events, quiet_recipe
 from tinyworld.core.errors import EXIT_HUNG, EXIT_INTERRUPTED, EXIT_USER_ERROR
 from tinyworld.engine import checkpoint
 
@@ -52,7 +52,7 @@ def test_a_stopped_rank_is_named_with_its_process(tmp_path: Path) -> None:
     with Run(tasks.slow, quiet_recipe(tmp_path, **LONG, **PATIENT)) as run:
         run.until("checkpoint", 8)
         run.signal(1, signal.SIGSTOP)
-        run.ranks[0].join(60)
+        run.ranks[0].join(PATIENCE)
         assert run.ranks[0].exitcode == EXIT_HUNG, run.said(0)
         assert "Rank 1" in run.said(0) and str(run.ranks[1].pid) in run.said(0)
         pid = run.ranks[1].pid

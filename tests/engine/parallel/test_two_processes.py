@@ -116,7 +116,7 @@ def work(rank: int, folder: Path, kinds: list[str]) -> None:
     except ConfigError as error:
         results["apart"] = str(error)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=240)
     )
     results["present"] = partly_present(rank)
     for kind in kinds:

@@ -34,7 +34,7 @@ def train(seraena: Seraena, rank: int) -> list[dict[str, float]]:
 def work(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=240)
     )
     seraena = Seraena(settings(), rank, 2)
     numbers = train(seraena, rank)
