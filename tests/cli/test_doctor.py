@@ -52,7 +52,7 @@ def test_what_is_not_known_is_said_plainly(capsys: pytest.CaptureFixture[str]) -
 def test_a_command_is_shown_on_lines_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "Signal 15 (SIGTERM) received by PID 2766193"]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert "until tinyworld train RECIPE --run_name RUN --resume_from_checkpoint latest; do" in lines
+    assert "tinyworld supervise RECIPE --run_name RUN" in lines
 
 
 def test_mistakes_are_one_paragraph(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
