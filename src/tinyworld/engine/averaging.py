@@ -27,3 +27,10 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     copy.module.requires_grad_(False)
     copy.module.eval()
     return copy
+
+
+@torch.no_grad()
+def follow_shares(average: Sequence[Tensor], current: Sequence[Tensor], updates: int, decay: float) -> None:
+    """As `averaged`, on one process's shares of the weights; `updates` were followed before."""
+    weight = 1 - warmed_decay(updates, decay) if updates else 1.0
+    torch._foreach_lerp_(list(average), list(current), weight)

@@ -26,7 +26,7 @@ from tinyworld.config.schema import Recipe
 from tinyworld.core import dist
 from tinyworld.core.errors import ConfigError
 from tinyworld.engine import schedule
-from tinyworld.engine.averaging import warmed_decay
+from tinyworld.engine.averaging import follow_shares
 from tinyworld.engine.parallel import group, tensors
 from tinyworld.engine.parallel.flat import broadcast
 from tinyworld.engine.parallel.precision import Forward
@@ -83,15 +83,12 @@ class FullySharded(Strategy):
         self._follow()
         self.drop()
 
-    @torch.no_grad()
     def _follow(self) -> None:
-        """As `averaging.averaged`, on this process's shares."""
-        if self.average is None:
-            return
-        weight = 1 - warmed_decay(self.averaged_updates, self.decay) if self.averaged_updates else 1.0
-        average = [local(value) for value in self.average.values()]
-        torch._foreach_lerp_(average, [local(p) for p in self.everything.values()], weight)
-        self.averaged_updates += 1
+        if self.average is not None:
+            average = [local(value) for value in self.average.values()]
+            current = [local(p) for p in self.everything.values()]
+            follow_shares(average, current, self.averaged_updates, self.decay)
+            self.averaged_updates += 1
 
     def drop(self) -> None:
         self.optimizer.zero_grad()

@@ -24,7 +24,7 @@ from tinyworld.core import dist
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import TrainingError
 from tinyworld.engine import schedule
-from tinyworld.engine.averaging import warmed_decay
+from tinyworld.engine.averaging import follow_shares
 from tinyworld.engine.parallel import deepspeed_setup, tensors
 from tinyworld.engine.parallel.flat import broadcast
 from tinyworld.engine.parallel.fsdp2 import hollow
@@ -84,14 +84,11 @@ class ZeroThree(Strategy):
         self._follow()
         self.drop()
 
-    @torch.no_grad()
     def _follow(self) -> None:
-        """As `averaging.averaged`, on this process's shares."""
-        if self.average is None:
-            return
-        weight = 1 - warmed_decay(self.averaged_updates, self.decay) if self.averaged_updates else 1.0
-        torch._foreach_lerp_(list(self.average.values()), [p.ds_tensor for p in self.everything.values()], weight)
-        self.averaged_updates += 1
+        if self.average is not None:
+            current = [p.ds_tensor for p in self.everything.values()]
+            follow_shares(list(self.average.values()), current, self.averaged_updates, self.decay)
+            self.averaged_updates += 1
 
     def drop(self) -> None:
         """What DeepSpeed's own skipped step clears, and what it leaves for a parameter that has no gradient in a later step."""
