@@ -10,6 +10,7 @@ one line per run and exits with 1 when anything differs or a resume fails. Small
 """
 
 import argparse
+import contextlib
 import json
 import random
 import signal
@@ -92,8 +93,15 @@ def differing(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> l
 
 def saving(run: Run) -> None:
     """Wait until a checkpoint is being written, or the run is over."""
-    while run.ranks[0].is_alive() and not any(run.folder.glob(".staging*checkpoint*")):
+    while run.ranks[0].is_alive() and not is_saving(run):
         time.sleep(0.001)
+
+
+def is_saving(run: Run) -> bool:
+    """Whether the staging folder of a checkpoint is there; it can go while it is looked for."""
+    with contextlib.suppress(OSError):
+        return any(run.folder.glob(".staging*checkpoint*"))
+    return False
 
 
 def killed_again_and_again(
@@ -114,7 +122,7 @@ def killed_again_and_again(
                     run.signal(rank, signal.SIGKILL)
                 if alive:
                     kills += 1
-                    while_saving += bool(list(run.folder.glob(".staging*checkpoint*")))
+                    while_saving += is_saving(run)
                     if len(alive) < processes:  # the others find out, and end by themselves
                         run.codes()
                     continue
