@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from tinyworld.config.dump import to_yaml
+from tinyworld.config.schema import Recipe
 from tinyworld.core import dist, files
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import CheckpointError, MissingFileError
@@ -29,7 +31,13 @@ MOST = 3
 
 
 def write(
-    run: Path, task: Task, strategy: Strategy, auxiliaries: Auxiliaries, taken: Taken, state: TrainingState, config: str
+    run: Path,
+    task: Task,
+    recipe: Recipe,
+    strategy: Strategy,
+    auxiliaries: Auxiliaries,
+    taken: Taken,
+    state: TrainingState,
 ) -> Path | None:
     """Keep a step that all ranks skip; nothing when the run has enough of them. Every rank must call it, before the next
     update. Raises OSError on all ranks when it cannot be written."""
@@ -58,7 +66,7 @@ def write(
         assert snapshot is not None
         with files.staged_folder(folder) as staging:
             files.write_json(staging / "capsule.json", about)
-            files.write_atomic(staging / "config.yaml", config)
+            files.write_atomic(staging / "config.yaml", to_yaml(recipe.anchored()))
             task.write_weights(snapshot.weights, staging / "model.safetensors")
             (staging / "state").mkdir()
             for name, value in auxiliaries.states().items():

@@ -63,9 +63,13 @@ def size_of(path: Path) -> int:
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
 
 
+def saved_step(path: Path) -> int:
+    """The step that a checkpoint's manifest states, else the one in its name. Reads no content."""
+    return int((files.read_manifest(path) or {}).get("step", step_of(path)))
+
+
 def inspect(path: Path) -> Found:
-    manifest = files.read_manifest(path) or {}
-    return Found(path, int(manifest.get("step", step_of(path))), files.verify_folder(path))
+    return Found(path, saved_step(path), files.verify_folder(path))
 
 
 def newest_good(run: Path) -> Path | None:
@@ -78,9 +82,10 @@ def newest_good(run: Path) -> Path | None:
     return None
 
 
-def check(path: Path, fingerprint_at: Callable[[int], dict[str, Any]]) -> None:
-    """Raise CheckpointError when a checkpoint is damaged or of another task. fingerprint_at: step → the task's then."""
-    problems = files.verify_folder(path)
+def check(path: Path, fingerprint_at: Callable[[int], dict[str, Any]], verified: bool = False) -> None:
+    """Raise CheckpointError when a checkpoint is damaged or of another task. fingerprint_at: step → the task's then.
+    verified: its content was read just before, and is not read again."""
+    problems = [] if verified else files.verify_folder(path)
     if problems:
         raise CheckpointError(
             f"{path} cannot be resumed from: {'; '.join(problems[:3])}. Use --resume_from_checkpoint latest for the newest "

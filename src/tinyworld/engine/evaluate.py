@@ -15,6 +15,7 @@ from tinyworld.core import dist, files, rng
 from tinyworld.core.console import LOGGER
 from tinyworld.engine.background import Background
 from tinyworld.engine.liveness import Liveness
+from tinyworld.engine.saving import copied
 from tinyworld.engine.signals import StopRequest
 from tinyworld.engine.state import TrainingState
 from tinyworld.engine.task import Evaluated, Task
@@ -151,7 +152,7 @@ class Validator:
         best = self._improves(entry, state)
         dist.on_main(lambda: files.write_json(self.run / "validation_history.json", state.history))
         if best and dist.is_main():
-            weights = {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
+            weights = copied(dict(model.state_dict()))
             self.background.submit(lambda: self._save_best(weights, entry))
         dist.together(lambda: self._previews(model, state, liveness))
         return {

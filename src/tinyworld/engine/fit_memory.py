@@ -13,6 +13,7 @@ from torch import nn
 from tinyworld.core import dist, rng
 from tinyworld.core.errors import TrainingError
 from tinyworld.engine.memory import gib
+from tinyworld.engine.saving import copied
 from tinyworld.engine.task import Auxiliary
 
 SEED = rng.derive_seed("fit_memory")
@@ -46,7 +47,7 @@ def measure(
 
     Auxiliaries communicate: all ranks call this together. AdamW's moments do not exist before step 1 and come on top.
     """
-    before = {name: (_copy(member.state_dict()), _copy(member.rank_state())) for name, member in auxiliaries.items()}
+    before = {name: (copied(member.state_dict()), member.rank_state()) for name, member in auxiliaries.items()}
     buffers = {name: buffer.clone() for name, buffer in trained.named_buffers()}
     started = _start(device)
     with rng.isolated(SEED):
@@ -92,15 +93,6 @@ def _forget(
         member.load_state_dict(state)
         member.load_rank_state(of_rank)
     gc.collect()
-
-
-def _copy(value: Any) -> Any:
-    """Tensors copied to main memory, where they do not count; a state dict may hold the very tensors that training uses."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _copy(part) for key, part in value.items()}
-    return [_copy(part) for part in value] if isinstance(value, list) else value
 
 
 def _start(device: torch.device) -> int:

@@ -23,10 +23,11 @@ ABANDONED = "abandoned"
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Where a run writes, and the checkpoint it starts from (None = from step 0)."""
+    """Where a run writes, and the checkpoint it starts from (None = from step 0). verified: its content was just read."""
 
     folder: Path
     checkpoint: Path | None
+    verified: bool = False
 
     @property
     def is_branch(self) -> bool:
@@ -78,7 +79,7 @@ def prepare_run(recipe: Recipe, folder: Path) -> RunPlan:
     newest = checkpoint.newest_good(folder)
     if newest is None:
         LOGGER.warning("%s has no complete checkpoint yet: starting from step 0", folder)
-    return RunPlan(folder, newest)
+    return RunPlan(folder, newest, verified=True)
 
 
 def start_from(plan: RunPlan, config: str, journal: Journal) -> None:
@@ -87,7 +88,7 @@ def start_from(plan: RunPlan, config: str, journal: Journal) -> None:
     Going back to an earlier checkpoint starts another course; `latest` must not mean the end of the one that was left.
     """
     files.write_atomic(plan.folder / CONFIG, config)
-    step = checkpoint.inspect(plan.checkpoint).step if plan.checkpoint and not plan.is_branch else 0
+    step = checkpoint.saved_step(plan.checkpoint) if plan.checkpoint and not plan.is_branch else 0
     later = [path for path in checkpoint.listing(plan.folder) if checkpoint.step_of(path) > step]
     if later:
         aside = _unused(plan.folder / ABANDONED / time.strftime("%Y%m%d-%H%M%S"))

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from tinyworld.core import dist
+from tinyworld.core.signals import handled
 
 
 class StopRequest:
@@ -30,10 +31,6 @@ class StopRequest:
 
     @contextmanager
     def installed(self) -> Iterator["StopRequest"]:
-        """Handle the signals inside the block; the former handlers come back after it."""
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        """Handle the signals inside the block."""
+        with handled(self._on_signal):
             yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

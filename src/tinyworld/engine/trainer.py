@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from accelerate.tracking import GeneralTracker
 
-from tinyworld.config.dump import to_yaml
 from tinyworld.config.schema import Recipe
 from tinyworld.core import dist, files, rng
 from tinyworld.core.console import LOGGER
@@ -49,7 +48,7 @@ class Trainer:
         self.state = TrainingState()
         if plan.checkpoint:
             asked = plan.checkpoint
-            dist.on_main(lambda: checkpoint.check(asked, task.fingerprint))
+            dist.on_main(lambda: checkpoint.check(asked, task.fingerprint, plan.verified))
             self._restore(asked)
             if plan.is_branch:  # the best model so far stays in the run that made it; this run finds its own
                 self.state.best_value = self.state.best_step = None
@@ -212,9 +211,7 @@ class Trainer:
         ids = [name for part in dist.gather(taken.ids) for name in part]
         shown = ", ".join(ids[:8])
         LOGGER.warning("step %d skipped on all ranks: %s; samples %s", state.step + 1, taken.skipped, shown)
-        kept = capsule.write(
-            self.folder, self.task, self.strategy, self.auxiliaries, taken, state, to_yaml(self.recipe.anchored())
-        )
+        kept = capsule.write(self.folder, self.task, self.recipe, self.strategy, self.auxiliaries, taken, state)
         self.journal.write("skip", state.step + 1, reason=taken.skipped, ids=ids, capsule=kept and kept.name)
         limit = self.recipe.training.max_skipped_steps
         with dist.alike():

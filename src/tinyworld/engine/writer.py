@@ -10,7 +10,6 @@ the process is about to end, so that a process with an error does not live on fo
 """
 
 import contextlib
-import errno
 import json
 import threading
 import time
@@ -26,14 +25,13 @@ import torch
 
 from tinyworld.core import dist, files
 from tinyworld.core.console import LOGGER
-from tinyworld.core.errors import CheckpointError
+from tinyworld.core.errors import DISK_FULL, CheckpointError
 from tinyworld.engine import checkpoint
 from tinyworld.engine.checkpoint import STATE
 
 T = TypeVar("T")
 Entries = dict[str, dict[str, Any]]
 """Relative name → bytes and sha256, as in a manifest."""
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 LAST_GRACE = 10.0
 """Seconds without a change that a thread still waits for other ranks once its process is about to end."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 1.0

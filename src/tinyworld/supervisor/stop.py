@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from tinyworld.core.signals import handled
+
 
 class Stop:
     """asked: the first signal that came, None before it. urgent: whether Ctrl-C came after it.
@@ -22,10 +24,6 @@ class Stop:
 
     @contextmanager
     def installed(self) -> Iterator["Stop"]:
-        """Handle the signals inside the block; the former handlers come back after it."""
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        """Handle the signals inside the block."""
+        with handled(self._on_signal):
             yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

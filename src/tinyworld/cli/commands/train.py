@@ -37,12 +37,16 @@ def run(options: argparse.Namespace) -> int:
 
 def train(recipe: "TaehvRecipe") -> "Outcome":
     """Train and write the report; shared by `train` and `demo`."""
+    from tinyworld.core import dist
     from tinyworld.engine.accelerate_setup import processes
     from tinyworld.engine.loop import check_start, run_training
     from tinyworld.tasks.taehv import TaehvTask
+    from tinyworld.tasks.taehv.fit_memory import check_memory, memory_limit
 
     check_start(recipe)
     with processes(recipe):
+        if memory_limit(recipe) is not None:
+            check_memory(recipe, dist.world_size())
         try:
             outcome = run_training(TaehvTask(recipe), recipe)
         except Interrupted as end:

@@ -26,7 +26,7 @@ from tinyworld.models.teachers import Teacher
 from tinyworld.tasks.taehv import measure
 from tinyworld.tasks.taehv.build import build_model, build_seraena
 from tinyworld.tasks.taehv.clips import cached_views, clip_dataset, latent_cache, order, uses_cache
-from tinyworld.tasks.taehv.fit_memory import advice, check_memory, memory_limit
+from tinyworld.tasks.taehv.fit_memory import advice, memory_limit
 from tinyworld.tasks.taehv.lessons import Lessons, teach_window
 from tinyworld.tasks.taehv.objective import Objective
 from tinyworld.tasks.taehv.plan_memory import plan_memory
@@ -42,8 +42,6 @@ class TaehvTask:
     def __init__(self, recipe: TaehvRecipe) -> None:
         self.recipe = recipe
         device = training_device(recipe)
-        if memory_limit(recipe) is not None:
-            check_memory(recipe, dist.world_size())
         teacher = open_reference(recipe, device) if recipe.distils else None
         self.sources = dist.on_main(lambda: find_sources(recipe))
         self.model = build_model(recipe)
