@@ -6,6 +6,7 @@ import pytest
 
 from tests.cli.helpers import refused
 from tinyworld.cli.main import main
+from tinyworld.tasks.taehv import fit_memory
 
 
 def test_processes_and_memory_are_told(capsys: pytest.CaptureFixture[str], clips: Path) -> None:
@@ -23,3 +24,14 @@ def test_what_does_not_fit_or_divide_is_refused(capsys: pytest.CaptureFixture[st
     assert "Use global_batch_size=24 or 36" in refused(capsys, *demo, "--global_batch_size=32", "--processes=3")
     assert "--processes is 'x'" in refused(capsys, *demo, "--processes", "x")
     assert "given 2 times" in refused(capsys, *demo, "--processes=1", "--processes=2")
+
+
+def test_the_plan_is_that_of_the_processes_that_are_named(
+    capsys: pytest.CaptureFixture[str], clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    plan = fit_memory.plan_memory
+    monkeypatch.setattr(fit_memory, "plan_memory", lambda recipe, count: asked.append(count) or plan(recipe, count))
+    given = ["check", "taehv_demo", f"--data_root={clips}", "--gpu_memory=40GiB", "--processes=8", "--strategy=fsdp2"]
+    assert main(given) == 0, capsys.readouterr().err
+    assert asked == [8], "once, and not for the one process that checks"

@@ -53,14 +53,12 @@ class Contents:
 
 @dataclass(frozen=True)
 class Saved:
-    """A published checkpoint. seconds: from the hand-over until all was done; waited: how long `save` was held up before
-    that by an earlier checkpoint."""
+    """A published checkpoint. seconds: from the hand-over until all was done."""
 
     step: int
     path: Path
     bytes: int
     seconds: float
-    waited: float
 
 
 @dataclass
@@ -71,7 +69,6 @@ class _Job:
     final: Path
     staging: Path
     began: float
-    waited: float
     error: CheckpointError | None = None
 
     def marker(self, rank: int) -> Path:
@@ -108,13 +105,11 @@ class Writer:
         Raises CheckpointError, on every rank, when the one before could not be written, or this one when it is not
         written in the background. Nothing appears then, and the next `save` begins anew.
         """
-        called = time.monotonic()
         self.wait()
-        began = time.monotonic()
         self._count += 1  # not the step alone: after going back, a step is saved again
         final = self._run / f"checkpoint-{step}"
         staging = files.staging_path(final, f"{self._owner}.{self._count}")
-        self._job = _Job(step, final, staging, began, began - called)
+        self._job = _Job(step, final, staging, time.monotonic())
         if self._background:
             self._thread = threading.Thread(target=self._work, args=(self._job, contents, fingerprint), name=final.name)
             self._thread.start()
@@ -184,7 +179,7 @@ class Writer:
             )
         if job.error is None:
             seconds = round(time.monotonic() - job.began, 3)
-            self._saved.append(Saved(job.step, job.final, size, seconds, round(job.waited, 3)))
+            self._saved.append(Saved(job.step, job.final, size, seconds))
 
     def _follow(self, job: _Job, contents: Contents) -> None:
         """Any other rank: its part, its marker, then what rank 0 says of the whole."""

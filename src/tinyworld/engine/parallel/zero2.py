@@ -8,41 +8,28 @@ there keeps the others waiting. A parameter without gradient counts as one with 
 """
 
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tinyworld.config.schema import Recipe
 from tinyworld.core import dist
-from tinyworld.core.console import LOGGER
-from tinyworld.core.errors import TrainingError
-from tinyworld.engine import schedule
 from tinyworld.engine.averaging import averaged
 from tinyworld.engine.parallel import deepspeed_setup, tensors
 from tinyworld.engine.parallel.flat import broadcast
-from tinyworld.engine.parallel.precision import Forward
-from tinyworld.engine.parallel.strategy import Snapshot, Strategy
+from tinyworld.engine.parallel.strategy import Snapshot
+from tinyworld.engine.parallel.zero import Zero
 
 
-class ZeroTwo(Strategy):
+class ZeroTwo(Zero):
     """DeepSpeed's ZeRO stage 2 behind Accelerate, with or without the optimizer's state in main memory."""
-
-    retries = False
 
     def __init__(self, recipe: Recipe, module: nn.Module, device: torch.device) -> None:
         broadcast(module)
         decay = recipe.training.ema_decay
         self.average = averaged(module, decay) if decay > 0 else None
-        self.module = module
-        self.parameters = tensors.trained(module)
-        optimizer = schedule.build_optimizer(self.parameters.values(), recipe.optimizer)
-        self.accelerator, self.engine = deepspeed_setup.prepared(recipe, module, optimizer, device)
-        self.zero: Any = self.engine.optimizer
-        self.adamw: torch.optim.AdamW = self.zero.optimizer
-        self.updates = 0
+        super().__init__(recipe, module, device)
         self._set_state()
-        self.model = Forward(self.engine, recipe, device)
 
     def _set_state(self) -> None:
         """AdamW's state for this process's share, with moments of zero, linked to the parameters that lie in it (DeepSpeed
@@ -51,25 +38,14 @@ class ZeroTwo(Strategy):
             self.adamw.state[share] = tensors.adamw_state(share.detach(), self.updates)
             deepspeed_setup.utilities().lazy_init_hp_params_optimizer_state(group, share, self.adamw.state)
 
-    def backward(self, loss: Tensor, last: bool) -> None:
-        self.engine.set_gradient_accumulation_boundary(last)
-        self.engine.backward(loss, scale_wrt_gas=False)
-
     def reduce(self) -> float:
         """The gradients are reduced already. DeepSpeed's word for a norm that is not finite is -1."""
         norm = float(self.zero.scaled_global_norm())
         return norm if norm >= 0 else float("nan")
 
-    def update(self, rate: float, norm: float, max_norm: float) -> None:
-        schedule.set_learning_rate(self.adamw, rate)
-        self.zero.clip_grad = max_norm
-        self.engine.step()
-        if not self.engine.was_step_applied():
-            raise TrainingError(f"DeepSpeed refused an update whose gradient norm is {norm}.")
-        self.updates += 1
+    def _follow(self) -> None:
         if self.average is not None:
             self.average.update_parameters(self.module)
-        self.drop()
 
     def drop(self) -> None:
         """What DeepSpeed's own skipped step clears, and the count of micro-batches that its CPU buffers go by."""
@@ -87,12 +63,7 @@ class ZeroTwo(Strategy):
                 buffer.zero_()  # else a parameter without gradient in a later step would find this one's
 
     def snapshot(self) -> Snapshot | None:
-        moments: dict[str, dict[str, Tensor]] = {key: {} for key in tensors.MOMENTS if self.updates}
-        for key, found in moments.items():
-            for name, parameter in self.parameters.items():
-                whole = deepspeed_setup.utilities().safe_get_full_optimizer_state(parameter, key)
-                if dist.is_main():
-                    found |= tensors.copied({name: whole})
+        moments = self._moments()
         if not dist.is_main():
             return None
         average = self.average
@@ -106,11 +77,7 @@ class ZeroTwo(Strategy):
 
     @torch.no_grad()
     def load(self, snapshot: Snapshot) -> None:
-        tensors.checked(snapshot, self.average is not None, self.parameters)
-        if "step" in snapshot.moments:
-            LOGGER.warning(
-                "zero2 counts updates once for all parameters: those that took part in fewer now count as many"
-            )
+        self._checked(snapshot, self.average is not None)
         tensors.load_weights(self.module, snapshot.weights)
         if self.average is not None and snapshot.average is not None:
             tensors.load_weights(self.average.module, snapshot.average)
@@ -127,11 +94,3 @@ class ZeroTwo(Strategy):
 
     def whole(self) -> AbstractContextManager[nn.Module]:
         return tensors.evaluating(self.module if self.average is None else self.average.module)
-
-    def close(self) -> None:
-        self.engine.destroy()
-        accelerator = self.accelerator
-        del self.model, self.zero, self.adamw, self.engine, self.accelerator
-        del self.module, self.average, self.parameters
-        accelerator.free_memory()  # collects the engine, which is full of cycles
-        deepspeed_setup.forget()

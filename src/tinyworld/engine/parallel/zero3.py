@@ -21,50 +21,35 @@ from torch import Tensor, nn
 
 from tinyworld.config.schema import Recipe
 from tinyworld.core import dist
-from tinyworld.core.console import LOGGER
-from tinyworld.core.errors import TrainingError
-from tinyworld.engine import schedule
 from tinyworld.engine.averaging import follow_shares
 from tinyworld.engine.parallel import deepspeed_setup, tensors
 from tinyworld.engine.parallel.flat import broadcast
 from tinyworld.engine.parallel.fsdp2 import hollow
-from tinyworld.engine.parallel.precision import Forward
-from tinyworld.engine.parallel.strategy import Snapshot, Strategy
+from tinyworld.engine.parallel.strategy import Snapshot
+from tinyworld.engine.parallel.zero import Zero
 
 
-class ZeroThree(Strategy):
+class ZeroThree(Zero):
     """DeepSpeed's ZeRO stage 3 behind Accelerate. A share is a flat part of a tensor, filled up with zeros to equal size."""
-
-    retries = False
 
     def __init__(self, recipe: Recipe, module: nn.Module, device: torch.device) -> None:
         broadcast(module)
         self.hollow = hollow(module)
-        self.module, self.device = module, device
-        self.parameters = tensors.trained(module)
+        self.device = device
         self.everything: dict[str, Any] = dict(module.named_parameters())
         self.shapes = {name: value.shape for name, value in module.state_dict().items()}
-        optimizer = schedule.build_optimizer(self.parameters.values(), recipe.optimizer)
-        self.accelerator, self.engine = deepspeed_setup.prepared(recipe, module, optimizer, device)
-        self.zero: Any = self.engine.optimizer
-        self.adamw: torch.optim.AdamW = self.zero.optimizer
+        super().__init__(recipe, module, device)
         self.decay = recipe.training.ema_decay
         self.average: dict[str, Tensor] | None = None
         if self.decay > 0:
             self.average = {name: p.ds_tensor.detach().clone() for name, p in self.everything.items()}
         self.averaged_updates = 0
-        self.updates = 0
         self._set_state()
-        self.model = Forward(self.engine, recipe, device)
 
     def _set_state(self) -> None:
         """AdamW's state for this process's shares, with moments of zero (a snapshot may be loaded before the first update)."""
         for share in self.zero.fp32_partitioned_groups_flat:
             self.adamw.state[share] = tensors.adamw_state(share.detach(), self.updates)
-
-    def backward(self, loss: Tensor, last: bool) -> None:
-        self.engine.set_gradient_accumulation_boundary(last)
-        self.engine.backward(loss, scale_wrt_gas=False)
 
     def reduce(self) -> float:
         """The gradients are reduced already; the norm is summed over the shares."""
@@ -73,16 +58,6 @@ class ZeroThree(Strategy):
             squares += torch.linalg.vector_norm(deepspeed_setup.utilities().safe_get_local_grad(parameter)).square()
         torch.distributed.all_reduce(squares)
         return float(squares.sqrt())
-
-    def update(self, rate: float, norm: float, max_norm: float) -> None:
-        schedule.set_learning_rate(self.adamw, rate)
-        self.zero.clip_grad = max_norm
-        self.engine.step()
-        if not self.engine.was_step_applied():
-            raise TrainingError(f"DeepSpeed refused an update whose gradient norm is {norm}.")
-        self.updates += 1
-        self._follow()
-        self.drop()
 
     def _follow(self) -> None:
         if self.average is not None:
@@ -114,12 +89,7 @@ class ZeroThree(Strategy):
         weights, average = self._gathered({name: p.ds_tensor for name, p in self.everything.items()}), None
         if self.average is not None:
             average = self._gathered(self.average)
-        moments: dict[str, dict[str, Tensor]] = {key: {} for key in tensors.MOMENTS if self.updates}
-        for key, found in moments.items():
-            for name, parameter in self.parameters.items():
-                whole = deepspeed_setup.utilities().safe_get_full_optimizer_state(parameter, key)
-                if dist.is_main():
-                    found |= tensors.copied({name: whole})
+        moments = self._moments()
         if not dist.is_main():
             return None
         return Snapshot(weights, average, moments, self.updates, self.averaged_updates)
@@ -144,12 +114,8 @@ class ZeroThree(Strategy):
     @torch.no_grad()
     def load(self, snapshot: Snapshot) -> None:
         self._release()
-        tensors.checked(snapshot, self.average is not None, self.parameters)
+        self._checked(snapshot, self.average is not None)
         tensors.check_fit(snapshot.weights, self.shapes)
-        if "step" in snapshot.moments:
-            LOGGER.warning(
-                "zero3 counts updates once for all parameters: those that took part in fewer now count as many"
-            )
         for name, value in self.module.state_dict(keep_vars=True).items():
             if not isinstance(value, nn.Parameter):
                 value.copy_(snapshot.weights[name])
@@ -182,15 +148,6 @@ class ZeroThree(Strategy):
         for name, buffer in plain.named_buffers():
             torch.utils.swap_tensors(buffer, buffers[name].detach().clone())
         yield plain.eval()
-
-    def close(self) -> None:
-        self.drop()
-        self.engine.destroy()
-        accelerator = self.accelerator
-        del self.model, self.zero, self.adamw, self.engine, self.accelerator
-        del self.module, self.hollow, self.average, self.parameters, self.everything
-        accelerator.free_memory()  # collects the engine, which is full of cycles
-        deepspeed_setup.forget()
 
 
 def _share(parameter: Any, whole: Tensor) -> Tensor:
