@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed-dev
 PYTEST_WORKERS ?= 2
+DEMO := taehv_demo-$(shell date +%Y%m%d-%H%M%S)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types imports unit format kills faults clean
@@ -21,8 +22,9 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/python
 
 setup: $(READY)  ## environment in .venv with everything that is needed
 
-demo: setup  ## train on the embedded rooms, measure, write output/taehv_demo-<time>/report.html
-	$(BIN)/tinyworld demo
+demo: setup  ## train an autoencoder and a small video world on the embedded rooms, measure, write reports into output/
+	$(BIN)/tinyworld demo --run_name $(DEMO)
+	$(BIN)/tinyworld demo fantasy --short --codec_path output/$(DEMO)/best_model
 
 test: lint types imports unit  ## everything a change must pass
 

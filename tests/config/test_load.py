@@ -38,6 +38,11 @@ def test_a_minimal_file_takes_its_name_from_the_file(tmp_path: Path) -> None:
 
 def test_bundled_recipes_load_by_name() -> None:
     assert bundled_recipes() == [
+        "fantasy_demo_base",
+        "fantasy_demo_stage1",
+        "fantasy_demo_stage2",
+        "fantasy_stage1",
+        "fantasy_stage2",
         "taehv_a800",
         "taehv_demo",
         "taehv_h100",
@@ -268,7 +273,7 @@ sys.meta_path.insert(0, Block())
 from tinyworld.cli.flags import parse_overrides
 from tinyworld.config import dump, load, schema, warnings
 recipe = load.load_recipe("taehv_demo", parse_overrides(["--n_frames", "16"]))
-assert warnings.warnings(recipe) == [] and dump.to_yaml(recipe) and dump.describe_flags()
+assert warnings.warnings(recipe) == [] and dump.to_yaml(recipe) and dump.describe_flags(type(recipe))
 assert "torch" not in sys.modules
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -9,7 +9,7 @@ from tests.config.test_rules import recipe as made
 from tinyworld.config.dump import to_yaml
 from tinyworld.config.keys import keys
 from tinyworld.config.resume import MEANING, RULES, changes, kind_of, table
-from tinyworld.config.schema import FAMILIES, Recipe, TaehvRecipe
+from tinyworld.config.schema import FAMILIES, TaehvRecipe
 
 
 @pytest.fixture(autouse=True)
@@ -18,10 +18,10 @@ def _data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("family", FAMILIES.values())
-def test_every_key_has_one_class_and_every_class_is_of_a_key(family: type[Recipe]) -> None:
+def test_every_key_has_one_class_and_every_class_is_of_a_key() -> None:
     listed = [leaf for leaves in RULES.values() for leaf in leaves.split()]
-    assert sorted(listed) == sorted(key.leaf for key in keys(family)), "give each key a class in config/resume.py"
+    known = {key.leaf for family in FAMILIES.values() for key in keys(family)}
+    assert sorted(listed) == sorted(known), "give each key a class in config/resume.py"
     assert {kind for kind, _ in RULES} == set(MEANING)
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from tinyworld.config.keys import keys, sections
 from tinyworld.config.schema import FAMILIES, Recipe, TaehvDataConfig, TaehvModelConfig, TaehvRecipe
-from tinyworld.config.sections import OptimizerConfig, RunConfig, Section, TrainingConfig
+from tinyworld.config.sections import OptimizerConfig, RunConfig, Section, TrainingConfig, ValidationConfig
 from tinyworld.core.errors import ConfigError
 from tinyworld.core.variants import VARIANTS
 
@@ -91,6 +91,7 @@ def test_another_family_shares_the_sections() -> None:
         data: Depth = Depth()
         model: Depth = Depth()
         loss: Depth = Depth()
+        validation: ValidationConfig = ValidationConfig(metric_for_best_model="error")
 
     recipe = OtherRecipe.model_validate({"name": "x", "training": {"max_train_steps": 5}, "model": {"depth": 7}})
     own = {"teacher", "seraena"}

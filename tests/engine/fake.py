@@ -127,6 +127,9 @@ class FakeTask:
     def memory_advice(self) -> str:
         return ""
 
+    def remarks(self, step: int, means: Mapping[str, float]) -> list[str]:
+        return []
+
     def check_faults(self, faults: Mapping[str, str]) -> None:
         if len(faults) > 2:
             raise DataError("too many")

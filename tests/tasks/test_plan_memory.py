@@ -15,10 +15,12 @@ from tinyworld.config.load import load_recipe
 from tinyworld.config.schema import TaehvRecipe
 from tinyworld.core.errors import ConfigError
 from tinyworld.models.teachers import SUPPORTED
+from tinyworld.tasks.memory_advice import apply
+from tinyworld.tasks.memory_plan import ALLOWANCE, STEP, TEACHING, VALIDATION
 from tinyworld.tasks.taehv.fit_memory import check_memory
 from tinyworld.tasks.taehv.memory_parts import EmptyReference, EmptySeraena, empty_reference, stepping
-from tinyworld.tasks.taehv.memory_proposals import apply, proposals
-from tinyworld.tasks.taehv.plan_memory import ALLOWANCE, ENCODING, LEARNING, STEP, TEACHING, VALIDATION, plan_memory
+from tinyworld.tasks.taehv.memory_proposals import proposals
+from tinyworld.tasks.taehv.plan_memory import ENCODING, LEARNING, plan_memory
 
 GUIDE = {12: 18, 16: 25, 20: 32, 24: 40, 28: 48}
 """GB that the user's notes give for n_frames at 480 x 480, one clip, with Seraena (single frames) and a reference VAE."""

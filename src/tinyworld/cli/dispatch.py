@@ -16,6 +16,8 @@ from tinyworld.cli.commands import (
     demo,
     doctor,
     evaluate,
+    generate,
+    lift,
     reconstruct,
     replay,
     report,
@@ -35,7 +37,22 @@ from tinyworld.core.errors import (
 from tinyworld.core.files import STAGING_PREFIX
 from tinyworld.core.version import __version__
 
-COMMANDS = (train, supervise, check, demo, reconstruct, evaluate, data, checkpoint, compress, report, doctor, replay)
+COMMANDS = (
+    train,
+    supervise,
+    check,
+    demo,
+    reconstruct,
+    generate,
+    lift,
+    evaluate,
+    data,
+    checkpoint,
+    compress,
+    report,
+    doctor,
+    replay,
+)
 STAGING_NAME = re.compile(rf"{re.escape(STAGING_PREFIX)}(\d+|w[0-9a-f.]+)-(old-)?")
 """What a path has in it while it is being written; the user knows it without."""
 WHAT_NOW = {
@@ -55,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser with every command; each command module adds its own part."""
     parser = argparse.ArgumentParser(
         prog="tinyworld",
-        description="Train and run tiny causal video autoencoders (TAEHV).",
+        description="Train and run tiny causal video autoencoders (TAEHV) and video worlds with geometry (FantasyWorld).",
         epilog="--debug with any command shows the traceback of an error.",
         allow_abbrev=False,
     )

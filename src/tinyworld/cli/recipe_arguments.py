@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from tinyworld.cli.flags import parse_overrides
 from tinyworld.config.dump import describe_flags
-from tinyworld.config.load import bundled_recipes, load_recipe
+from tinyworld.config.load import bundled_recipes, family_of, load_recipe
+from tinyworld.config.schema import RECIPE_OF_TASK, TaehvRecipe
+from tinyworld.core.errors import UserError
 
 if TYPE_CHECKING:
-    from tinyworld.config.schema import TaehvRecipe
+    from tinyworld.config.schema import Recipe
 
 
 NO_PREFIX = "\0"
@@ -29,13 +31,33 @@ class _Arguments(argparse.Action):
         given = list(values or ())
         names_recipe = "recipe" not in namespace
         if "--help" in given or "-h" in given[: 1 + names_recipe]:
+            parser.epilog = describe_flags(_family(namespace.recipe if not names_recipe else next(iter(given))))
             parser.print_help()
             parser.exit()
         if names_recipe:
-            if not given or given[0].startswith("-"):
+            namespace.recipe = _of_task(given) or (given.pop(0) if given and not given[0].startswith("-") else "")
+            if not namespace.recipe:
                 parser.error("RECIPE is needed first, before any flag")
-            namespace.recipe = given.pop(0)
         setattr(namespace, self.dest, given)
+
+
+def _family(recipe: str) -> "type[Recipe]":
+    """The class of recipes whose keys a request for help is about: TAEHV's where no recipe is named."""
+    try:
+        return family_of(recipe, {}) if not recipe.startswith("-") else TaehvRecipe
+    except UserError:
+        return TaehvRecipe
+
+
+def _of_task(given: list[str]) -> str | None:
+    """The recipe that is meant by a --task that stands in place of one, as in the guide's commands."""
+    if not given or not given[0].startswith("--"):
+        return None
+    for argument, following in zip(given, [*given[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name == "--task":
+            return RECIPE_OF_TASK.get(value if equals else following)
+    return None
 
 
 def add_recipe_parser(
@@ -53,7 +75,6 @@ def add_recipe_parser(
         name,
         help=help,
         description=f"The bundled recipe {recipe}; every key of it is a flag." if recipe else which,
-        epilog=describe_flags(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         prefix_chars=NO_PREFIX,
         add_help=False,
@@ -63,6 +84,6 @@ def add_recipe_parser(
     parser.set_defaults(run=run, **({"recipe": recipe} if recipe else {}))
 
 
-def read_recipe(options: argparse.Namespace) -> "TaehvRecipe":
+def read_recipe(options: argparse.Namespace) -> "Recipe":
     """The recipe with the flags applied; raises ConfigError with every problem at once."""
     return load_recipe(options.recipe, parse_overrides(options.overrides))

@@ -6,7 +6,7 @@ it moves to another number of processes.
 
 import os
 
-from tinyworld.config.schema import TaehvRecipe
+from tinyworld.config.schema import Recipe
 from tinyworld.core.errors import ConfigError
 from tinyworld.core.frames import divisors, nearest_counts
 
@@ -56,14 +56,14 @@ def accumulation(
     return follows
 
 
-def accumulations(recipe: TaehvRecipe, processes: int) -> list[int]:
+def accumulations(recipe: Recipe, processes: int) -> list[int]:
     """`accumulation` of each of the recipe's stages. Raises ConfigError with the problems of all of them."""
     found: list[int] = []
     problems: list[str] = []
     configured, total = recipe.training.gradient_accumulation_steps, recipe.parallel.global_batch_size
-    for stage, key in zip(recipe.stages(), batch_keys(recipe), strict=True):
+    for stage in recipe.stages():
         try:
-            found.append(accumulation(stage.batch, processes, configured, total, key))
+            found.append(accumulation(stage.batch, processes, configured, total, stage.batch_key))
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -71,17 +71,7 @@ def accumulations(recipe: TaehvRecipe, processes: int) -> list[int]:
     return found
 
 
-def batch_keys(recipe: TaehvRecipe) -> list[str]:
-    """The key that sets the clips of a forward pass, stage by stage."""
-    own = [f"data.stages[{number}].train_batch_size" for number in range(len(recipe.data.stages))]
-    shared = "training.train_batch_size"
-    return [
-        shared,
-        *(key if stage.train_batch_size else shared for key, stage in zip(own, recipe.data.stages, strict=True)),
-    ]
-
-
-def clips_per_step(recipe: TaehvRecipe, processes: int) -> list[int]:
+def clips_per_step(recipe: Recipe, processes: int) -> list[int]:
     """Clips of an optimizer step over all processes, stage by stage. Raises as `accumulations`."""
     passes = accumulations(recipe, processes)
     return [stage.batch * count * processes for stage, count in zip(recipe.stages(), passes, strict=True)]

@@ -9,24 +9,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tinyworld.config import guide
 from tinyworld.config.keys import Key, keys, sections
 from tinyworld.config.rules import check_rules
-from tinyworld.config.schema import EMBEDDED_ROOMS, TaehvRecipe
+from tinyworld.config.schema import EMBEDDED_ROOMS, Recipe
 from tinyworld.config.yaml_text import parse_value
 from tinyworld.core.errors import ConfigError
 
 FLAG = "a flag"
-DATA_ROOT = "data.data_root"
+DATA_ROOTS = {"data.data_root", "data.dataset_base_path"}
 NOT_GIVEN = "(not given)"
-GUIDE_NAMES = {"cogvideox_model_path": "ref_vae_path"}
-"""Names from the guides that are also understood: the VAE need not be CogVideoX's any more."""
 
 
 @dataclass
 class Draft:
     """A recipe in the making: values, where each came from, and every problem met so far."""
 
-    family: type[TaehvRecipe]
+    family: type[Recipe]
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     flags: dict[str, str] = field(default_factory=dict)
@@ -52,7 +51,7 @@ class Draft:
                 self.problems.append(f"{name}: {show(value)} (in {file}) must hold keys of its own, below it.")
 
     def _add(self, section: str, leaf: str, value: Any, file: str, folder: Path | None) -> None:
-        leaf = GUIDE_NAMES.get(leaf, leaf)
+        leaf = guide.NAMES.get(leaf, leaf)
         name = f"{section}.{leaf}" if section else leaf
         key = self.keys.get(name)
         if key is None or key.section != section:
@@ -62,7 +61,7 @@ class Draft:
 
     def add_flag(self, name: str, value: Any) -> None:
         """Put one value over all files; `name` with or without its section."""
-        key = self.keys.get(name) or self.by_leaf.get(GUIDE_NAMES.get(name, name))
+        key = self.keys.get(name) or self.by_leaf.get(guide.NAMES.get(name, name))
         if key is None:
             self.problems.append(self._unknown(name, f"--{name}", "--"))
             return
@@ -99,13 +98,18 @@ class Draft:
             return f"{shown}: unknown. Keys of {section}: {', '.join(key.leaf for key in siblings)}."
         return f"{shown}: unknown. Sections: {', '.join(self.sections)}; `tinyworld train --help` lists every key."
 
-    def recipe(self) -> TaehvRecipe:
-        """The checked recipe. Raises ConfigError with every problem."""
+    def recipe(self, complete: bool = True) -> Recipe:
+        """The checked recipe. Without `complete` it may lack what only a run needs: a data set, weights to start from.
+        Raises ConfigError with every problem."""
+        if not complete:
+            for key in (self.keys[name] for name in DATA_ROOTS & self.keys.keys()):
+                self.values[key.section].setdefault(key.leaf, NOT_GIVEN)
         broken = self._validate()
-        if broken <= {DATA_ROOT}:  # no rule depends on it, so a recipe that still lacks it can be checked
-            stand_in = {"data": {**self.values["data"], "data_root": NOT_GIVEN}} if broken else {}
+        if broken <= DATA_ROOTS:  # no rule depends on it, so a recipe that still lacks it can be checked
+            names = {name.rpartition(".")[2]: NOT_GIVEN for name in broken}
+            stand_in = {"data": {**self.values["data"], **names}}
             recipe = self.family.model_validate({**self.values, **stand_in})
-            self.problems += check_rules(recipe)
+            self.problems += check_rules(recipe) if complete else []
         if self.problems:
             raise ConfigError(self.problems)
         return recipe
@@ -158,7 +162,7 @@ def _beside(key: Key, value: Any, folder: Path | None) -> Any:
     if folder is None or "path" not in key.extra or not isinstance(value, str):
         return value
     given = Path(value).expanduser()
-    if (key.dotted == DATA_ROOT and value == EMBEDDED_ROOMS) or given.exists() or not (folder / given).exists():
+    if (key.extra.get("rooms") and value == EMBEDDED_ROOMS) or given.exists() or not (folder / given).exists():
         return value
     return str((folder / given).resolve())
 

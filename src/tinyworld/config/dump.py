@@ -4,7 +4,7 @@ import json
 import textwrap
 
 from tinyworld.config.keys import Key, keys, sections
-from tinyworld.config.schema import Recipe, TaehvRecipe
+from tinyworld.config.schema import Recipe
 from tinyworld.config.yaml_text import dump_yaml
 
 WIDTH = 100
@@ -28,7 +28,7 @@ def flatten(recipe: Recipe) -> dict[str, int | float | str | bool]:
     return flat
 
 
-def describe_flags(recipe: type[Recipe] = TaehvRecipe) -> str:
+def describe_flags(recipe: type[Recipe]) -> str:
     """Every key as a flag with its meaning, valid values and default, by section, in 100 columns."""
     lines = textwrap.wrap(HOW, WIDTH)
     groups = {"": "the recipe itself", **{name: section.__doc__ or "" for name, section in sections(recipe).items()}}

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tinyworld.config import guide
 from tinyworld.config.draft import Draft, show
-from tinyworld.config.schema import FAMILIES, TaehvRecipe
+from tinyworld.config.schema import FAMILIES, FantasyRecipe, Recipe
 from tinyworld.config.yaml_text import read_yaml
 from tinyworld.core.errors import ConfigError, MissingFileError, nearest_name
 
@@ -13,12 +14,17 @@ BUNDLED = Path(__file__).resolve().parent.parent / "recipes"
 SUFFIXES = (".yaml", ".yml")
 
 
+def family_of(source: str | Path, overrides: Mapping[str, Any]) -> type[Recipe]:
+    """The class that a recipe with these overrides is of. Raises as `load_recipe` for one that does not exist."""
+    return _family(_chain(source), overrides)
+
+
 def bundled_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
     return sorted(path.stem for path in BUNDLED.glob("*.yaml"))
 
 
-def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) -> TaehvRecipe:
+def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None, complete: bool = True) -> Recipe:
     """Read a recipe, put `overrides` over it and check it.
 
     `source` is the name of a bundled recipe or the path of a YAML file. A file may say `extends: <name or path>`; its
@@ -29,16 +35,21 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     A relative path that is not there from the working directory, but beside the file that it is written in, becomes
     absolute, so that the recipe means the same from wherever its copy is read.
 
+    complete: False asks nothing of what only a run needs (see `Draft.recipe`).
+
     Raises ConfigError with all problems, MissingFileError for a recipe that does not exist.
     """
     files = _chain(source)
-    draft = Draft(_family(files, overrides or {}))
+    family = _family(files, overrides or {})
+    if family is FantasyRecipe:
+        overrides = guide.translated(overrides or {})
+    draft = Draft(family)
     for path, content in files:
         draft.add_file(content, path.name, _folder(path))
     for name, value in (overrides or {}).items():
         draft.add_flag(name, value)
     draft.values.setdefault("name", files[-1][0].stem)
-    recipe = draft.recipe()
+    recipe = draft.recipe(complete)
     recipe._source_folder = _folder(files[-1][0])
     return recipe
 
@@ -86,7 +97,7 @@ def _folder(path: Path) -> Path | None:
     return None if path.parent == BUNDLED else path.parent
 
 
-def _family(files: list[tuple[Path, dict[str, Any]]], overrides: Mapping[str, Any]) -> type[TaehvRecipe]:
+def _family(files: list[tuple[Path, dict[str, Any]]], overrides: Mapping[str, Any]) -> type[Recipe]:
     tasks = [content["task"] for _, content in [*files, (None, overrides)] if "task" in content]
     if not tasks:
         raise ConfigError(f"task is not set (in {files[-1][0]}). Write task: {' or '.join(FAMILIES)} at its top level.")

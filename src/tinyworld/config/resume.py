@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tinyworld.config.keys import Key, keys
-from tinyworld.config.schema import Recipe, TaehvRecipe
+from tinyworld.config.schema import FAMILIES, Recipe
 
 Kind = Literal["free", "warned", "forbidden"]
 PROCESSES = "processes"
@@ -28,8 +28,13 @@ RULES: dict[tuple[Kind, str], str] = {
     ("free", "when a run gives up"): "max_skipped_steps max_rewinds early_stopping_patience quarantine_budget",
     ("free", "how often and in which batches it is measured"): "validation_steps validation_batch_size lpips_backbone",
     ("free", "reading ahead"): "num_workers frame_cache_mb prefetch_factor",
+    ("free", "how often stage 1 looks at the diffusion loss"): "diffusion_log_steps",
+    (
+        "free",
+        "where parts that are not trained lie; a backbone is known by its digest",
+    ): "backbone_path codec_path encoders_path",
     ("free", "where Seraena's older frames lie"): "seraena_buffer_device",
-    ("free", "weights come from the checkpoint"): "pretrained_model_path",
+    ("free", "weights come from the checkpoint"): "pretrained_model_path stage1_checkpoint",
     ("warned", "the course of the learning rate"): (
         "learning_rate lr_scheduler lr_warmup_steps lr_end_factor max_train_steps seraena_learning_rate"
     ),
@@ -37,31 +42,43 @@ RULES: dict[tuple[Kind, str], str] = {
     ("warned", "the averaged weights; from 0 it cannot be switched on"): "ema_decay",
     ("warned", "what the loss weighs"): (
         "reconstruction_loss_weight encoder_loss_weight decoder_loss_weight perceptual_loss_weight perceptual_kind "
-        "reconstruction_kind flicker_loss_weight latent_loss_weight"
+        "reconstruction_kind flicker_loss_weight latent_loss_weight diffusion_loss_weight geometry_loss_weight "
+        "depth_loss_weight depth_temporal_weight point_loss_weight camera_loss_weight confidence_alpha"
+    ),
+    ("warned", "which noise levels are drawn"): "flow_shift timestep_sampling",
+    ("warned", "what the model is left to do without"): (
+        "text_dropout image_dropout camera_dropout interaction_dropout"
     ),
     ("warned", "Seraena, and what it remembers"): (
         "use_seraena seraena_loss_weight seraena_start_step seraena_ramp_steps seraena_buffer_mb"
     ),
     ("warned", "which steps are skipped or taken back"): "spike_factor rewind_after",
     ("warned", "the arithmetic, in the last bits or more"): (
-        "device cpu_threads strategy cpu_offload mixed_precision gradient_checkpointing ref_vae_slicing"
+        "device cpu_threads strategy cpu_offload mixed_precision gradient_checkpointing ref_vae_slicing backbone_dtype"
     ),
     ("warned", "what is measured: numbers before and after do not compare"): (
-        "num_validation_samples validation_height validation_width validation_frames metric_for_best_model"
+        "num_validation_samples validation_height validation_width validation_frames metric_for_best_model validation_sigmas"
     ),
     ("forbidden", "the family"): "task",
-    ("forbidden", "the architecture"): "variant encoder_width decoder_widths train_part",
+    ("forbidden", "the architecture"): "variant encoder_width decoder_widths train_part size",
     ("forbidden", "Seraena's discriminator"): "n_seraena_frames seraena_width",
     ("forbidden", "the start of every random draw"): "seed",
     ("forbidden", "clips per optimizer step, as a product"): (
         "train_batch_size gradient_accumulation_steps global_batch_size"
     ),
     ("forbidden", "the training videos, by their names"): (
-        "data_root annotation_file held_out_root held_out_fraction short_clips"
+        "data_root annotation_file held_out_root held_out_fraction short_clips dataset_base_path dataset_metadata_path"
     ),
-    ("forbidden", "clip sizes; stages that have not begun may change"): "height width n_frames buckets stages",
-    ("forbidden", "how a clip is cut and changed"): "pad_frames crop_scale frame_steps flip colour_jitter clip_ends",
-    ("forbidden", "cuts of cached latents"): "latent_cache cached_crops",
+    (
+        "forbidden",
+        "clip sizes; stages that have not begun may change",
+    ): "height width n_frames num_frames buckets stages",
+    (
+        "forbidden",
+        "how a clip is cut and changed",
+    ): "pad_frames crop_scale frame_steps flip colour_jitter clip_ends max_depth",
+    ("forbidden", "cuts of cached latents"): "latent_cache condition_cache cached_crops",
+    ("forbidden", "what the camera files mean"): "camera_convention camera_intrinsics",
     ("forbidden", "the latents that are learned, by the reference VAE's digest"): (
         "use_ref_vae ref_vae_path ref_vae_dtype ref_vae_tiling latent_convention"
     ),
@@ -140,8 +157,9 @@ def _gone(saved: Mapping[str, Any], known: list[Key]) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in given if name not in names]
 
 
-def table(recipe: type[Recipe] = TaehvRecipe) -> str:
+def table() -> str:
     """docs/resume-rules.md."""
+    known = {key.dotted: key for family in FAMILIES.values() for key in keys(family)}
     lines = [
         "# What may change when a run goes on",
         "",
@@ -158,7 +176,7 @@ def table(recipe: type[Recipe] = TaehvRecipe) -> str:
         "| key | at resume | what it is about |",
         "|---|---|---|",
     ]
-    for key in keys(recipe):
+    for key in known.values():
         kind, about = _BY_LEAF[key.leaf]
         lines.append(f"| `{key.dotted}` | {kind} | {about} |")
     lines.append(f"| {PROCESSES} (no key) | warned | the order of sums |")

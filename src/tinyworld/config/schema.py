@@ -1,4 +1,4 @@
-"""What a TAEHV recipe holds: every key with its unit, range, default and meaning.
+"""What a recipe holds: every key with its unit, range, default and meaning.
 
 A family of models is one `Recipe` class: the shared sections plus its own data, model and loss sections, entered in
 `FAMILIES` under the name that `task:` gives.
@@ -10,6 +10,12 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr
 
+from tinyworld.config.fantasy import (
+    FantasyDataConfig,
+    FantasyLossConfig,
+    FantasyModelConfig,
+    FantasyValidationConfig,
+)
 from tinyworld.config.sections import (
     FOLDER_NAME,
     CheckpointConfig,
@@ -26,11 +32,13 @@ from tinyworld.config.taehv import (
     TaehvDataConfig,
     TaehvLossConfig,
     TaehvModelConfig,
+    TaehvValidationConfig,
     TeacherConfig,
 )
 from tinyworld.core import files
 from tinyworld.core.errors import MissingFileError
 from tinyworld.core.variants import TaehvSpec
+from tinyworld.core.world_sizes import WorldSpec, world_size
 
 EMBEDDED_ROOMS = "rooms"
 """The value of `data_root` that names the embedded data set instead of a folder."""
@@ -68,8 +76,12 @@ class Recipe(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig
     checkpoint: CheckpointConfig = CheckpointConfig()
-    validation: ValidationConfig = ValidationConfig()
+    validation: ValidationConfig
     _source_folder: Path | None = PrivateAttr(default=None)
+
+    def stages(self) -> list["Stage"]:
+        """What training clips look like, from step 0 on."""
+        raise NotImplementedError
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and isinstance(other, Recipe) and self.model_dump() == other.model_dump()
@@ -106,9 +118,9 @@ class Recipe(Section):
         section_name, _, leaf = key.partition(".")
         section = getattr(self, section_name)
         value = getattr(section, leaf)
-        if value is None or (leaf == "data_root" and value == EMBEDDED_ROOMS):
-            return None
         extra: Any = type(section).model_fields[leaf].json_schema_extra
+        if value is None or (extra.get("rooms") and value == EMBEDDED_ROOMS):
+            return None
         try:
             return files.find(value, beside=self._source_folder, what=extra["path"], key=key)
         except MissingFileError:
@@ -132,6 +144,8 @@ class Stage:
     batch: int
     key: str
     """Where the recipe says so, for messages: "data" or "data.stages[1]"."""
+    batch_key: str = "training.train_batch_size"
+    """The key that sets `batch`."""
 
 
 class TaehvRecipe(Recipe):
@@ -143,6 +157,7 @@ class TaehvRecipe(Recipe):
     teacher: TeacherConfig = TeacherConfig()
     loss: TaehvLossConfig = TaehvLossConfig()
     seraena: SeraenaConfig = SeraenaConfig()
+    validation: TaehvValidationConfig = TaehvValidationConfig()
 
     @property
     def distils(self) -> bool:
@@ -159,8 +174,49 @@ class TaehvRecipe(Recipe):
         found = [Stage(0, data.buckets or ((data.height, data.width, data.n_frames),), batch, "data")]
         for number, stage in enumerate(data.stages):
             sizes = stage.buckets or ((stage.height, stage.width, stage.n_frames),)
-            found.append(Stage(stage.from_step, sizes, stage.train_batch_size or batch, f"data.stages[{number}]"))
+            key, own = f"data.stages[{number}]", stage.train_batch_size
+            batch_key = f"{key}.train_batch_size" if own else Stage.batch_key
+            found.append(Stage(stage.from_step, sizes, own or batch, key, batch_key))
         return found
 
 
-FAMILIES: dict[str, type[TaehvRecipe]] = {"taehv": TaehvRecipe}
+class FantasyRecipe(Recipe):
+    """A training run of a video world: the small video transformer itself, or the geometry branch beside a frozen one."""
+
+    task: Literal["video_base", "fantasy_world:stage1", "fantasy_world:stage2"] = Field(
+        description="What is trained: the video transformer itself (demo size), the geometry branch beside the frozen "
+        "transformer, or branch, camera adapters and cross-attentions together."
+    )
+    data: FantasyDataConfig
+    model: FantasyModelConfig = FantasyModelConfig()
+    loss: FantasyLossConfig = FantasyLossConfig()
+    validation: FantasyValidationConfig = FantasyValidationConfig()
+
+    @property
+    def stage(self) -> Literal["base", "stage1", "stage2"]:
+        """The part of the task's name that tells what is trained."""
+        match self.task:
+            case "video_base":
+                return "base"
+            case "fantasy_world:stage1":
+                return "stage1"
+        return "stage2"
+
+    def spec(self) -> WorldSpec:
+        """The sizes of transformer and branch."""
+        return world_size(self.model.size)
+
+    def stages(self) -> list[Stage]:
+        data = self.data
+        return [Stage(0, ((data.height, data.width, data.num_frames),), self.training.train_batch_size, "data")]
+
+
+FAMILIES: dict[str, type[Recipe]] = {
+    "taehv": TaehvRecipe,
+    "video_base": FantasyRecipe,
+    "fantasy_world:stage1": FantasyRecipe,
+    "fantasy_world:stage2": FantasyRecipe,
+}
+"""`task:` → the class of its recipes."""
+RECIPE_OF_TASK = {"fantasy_world:stage1": "fantasy_stage1", "fantasy_world:stage2": "fantasy_stage2"}
+"""The recipe that is meant where only a task is named, as the guide does."""

@@ -208,24 +208,9 @@ class ValidationConfig(Section):
         default=20, description="Held-out clips that are measured; fewer when fewer videos are held out."
     )
     validation_batch_size: Count = Field(default=2, description="Clips per forward pass in a validation.")
-    validation_height: Annotated[Count, Field(ge=16)] | None = Field(
-        default=None, description="Height of each measured clip in pixels. Unset: the data section's height."
-    )
-    validation_width: Annotated[Count, Field(ge=16)] | None = Field(
-        default=None, description="Width of each measured clip in pixels. Unset: the data section's width."
-    )
-    validation_frames: Count | None = Field(default=None, description="Frames of each measured clip. Unset: n_frames.")
-    metric_for_best_model: Literal["psnr", "ssim", "lpips", "flicker"] = Field(
-        default="psnr", description="Metric that picks the best model and stops early (psnr, ssim: higher is better)."
-    )
+    metric_for_best_model: str = Field(description="Metric that picks the best model and stops early.")
     early_stopping_patience: Whole = Field(
         default=5, ge=0, description="Validations in a row without a better value before the run stops; 0 is off."
-    )
-    lpips_backbone: Text | None = Field(
-        default=None,
-        description="VGG16 weights in torchvision's format for LPIPS, as a file or a hub id such as timm/vgg16.tv_in1k. "
-        "Unset: LPIPS is not measured.",
-        json_schema_extra={"path": "weights file", "hub": True, "metavar": "FILE|ID"},
     )
     validation_time_limit: Whole = Field(
         default=1800, ge=0, description="Seconds after which a validation is given up and not counted; 0 is no limit."

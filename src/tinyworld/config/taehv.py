@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tinyworld.config.sections import Count, Section, Switch, Text, Whole
+from tinyworld.config.sections import Count, Section, Switch, Text, ValidationConfig, Whole
 from tinyworld.core.variants import TaehvSpec, variant
 
 Width = Annotated[Count, Field(le=4096)]
@@ -31,7 +31,7 @@ class TaehvDataConfig(Section):
 
     data_root: Text = Field(
         description="Folder of training videos; rooms names the embedded data set (./rooms a folder of that name).",
-        json_schema_extra={"path": "data folder", "metavar": "DIR"},
+        json_schema_extra={"path": "data folder", "metavar": "DIR", "rooms": True},
     )
     annotation_file: Text | None = Field(
         default=None,
@@ -253,4 +253,25 @@ class SeraenaConfig(Section):
     )
     seraena_buffer_device: Literal["cpu", "training"] = Field(
         default="cpu", description="Where these frames are kept: main memory, or beside the model."
+    )
+
+
+class TaehvValidationConfig(ValidationConfig):
+    """what is measured on the held-out videos, how often, and what follows from it"""
+
+    metric_for_best_model: Literal["psnr", "ssim", "lpips", "flicker"] = Field(
+        default="psnr", description="Metric that picks the best model and stops early (psnr, ssim: higher is better)."
+    )
+    validation_height: Annotated[Count, Field(ge=16)] | None = Field(
+        default=None, description="Height of each measured clip in pixels. Unset: the data section's height."
+    )
+    validation_width: Annotated[Count, Field(ge=16)] | None = Field(
+        default=None, description="Width of each measured clip in pixels. Unset: the data section's width."
+    )
+    validation_frames: Count | None = Field(default=None, description="Frames of each measured clip. Unset: n_frames.")
+    lpips_backbone: Text | None = Field(
+        default=None,
+        description="VGG16 weights in torchvision's format for LPIPS, as a file or a hub id such as timm/vgg16.tv_in1k. "
+        "Unset: LPIPS is not measured.",
+        json_schema_extra={"path": "weights file", "hub": True, "metavar": "FILE|ID"},
     )

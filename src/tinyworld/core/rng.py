@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+SEED_RANGE = 2**63
+
 
 def derive_seed(*parts: int | str) -> int:
     """A 63-bit seed that depends on all `parts` and on nothing else (not on process, machine or hash randomisation).
@@ -18,6 +20,11 @@ def derive_seed(*parts: int | str) -> int:
     """
     digest = hashlib.blake2b("\x1f".join(str(part) for part in parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def uniform(*parts: int | str) -> float:
+    """A number in [0, 1) that depends on all `parts`, as `derive_seed`."""
+    return derive_seed(*parts) / SEED_RANGE
 
 
 def normal(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:

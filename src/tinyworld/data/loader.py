@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from tinyworld.data.order import Draw, Order
 from tinyworld.data.scan import reason_of
 
 PARENT_CHECK_SECONDS = 2.0
+S = TypeVar("S")
+B = TypeVar("B")
 
 
 @dataclass
@@ -90,7 +92,28 @@ def train_batches(
     prefetch: int = 2,
     pin: bool = False,
 ) -> Iterator[list[ClipBatch]]:
+    """`step_batches` of clips."""
+    return step_batches(
+        dataset, stack_clips, order, start_step, stop_step, rank, world, micro_batches, num_workers, prefetch, pin
+    )
+
+
+def step_batches(
+    dataset: Dataset[S],
+    stack: Callable[[list[S]], B],
+    order: Order,
+    start_step: int,
+    stop_step: int,
+    rank: int = 0,
+    world: int = 1,
+    micro_batches: int = 1,
+    num_workers: int = 0,
+    prefetch: int = 2,
+    pin: bool = False,
+) -> Iterator[list[B]]:
     """For each optimizer step in [start_step, stop_step) the micro-batches of one process.
+
+    dataset: samples by `Draw`. stack: makes a batch of some of them; with `pin` it has a method `pin_memory`.
 
     What comes depends on (dataset, order, step, rank, world, micro_batches) only: neither on the number of workers nor
     on where a run began, so a resume is a `start_step`. The workers live as long as the iterator; each loads up to
@@ -102,7 +125,7 @@ def train_batches(
     draws = (
         part for step in range(start_step, stop_step) for part in order.rank_slice(step, rank, world, micro_batches)
     )
-    batches = _loaded(_Guarded(dataset), draws, _collate, num_workers, prefetch, pin)
+    batches = _loaded(_Guarded(dataset), draws, functools.partial(_stack_good, stack), num_workers, prefetch, pin)
     try:
         for _ in range(start_step, stop_step):
             yield [_next(batches, num_workers) for _ in range(micro_batches)]
@@ -169,13 +192,13 @@ def _next(batches: Iterator[Any], num_workers: int) -> Any:
     return batch
 
 
-class _Guarded(Dataset[Sample | UserError]):
+class _Guarded(Dataset[S | UserError], Generic[S]):
     """Hands a user's error over as a value: raised in a worker it would reach the user as a traceback in a string."""
 
-    def __init__(self, dataset: ClipDataset) -> None:
+    def __init__(self, dataset: Dataset[S]) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, draw: Draw) -> Sample | UserError:
+    def __getitem__(self, draw: Draw) -> S | UserError:
         try:
             return self.dataset[draw]
         except UserError as error:
@@ -195,20 +218,26 @@ class _Cuts(Dataset[Tensor | UserError]):
             return DataError(reason_of(error, cut.clip.path))
 
 
-def _collate(samples: list[Sample | UserError]) -> ClipBatch | UserError:
-    good: list[Sample] = []
+def _stack_good(stack: Callable[[list[S]], B], samples: list[S | UserError]) -> B | UserError:
+    """A batch of the samples, or the first error among them."""
+    good: list[S] = []
     for sample in samples:
         if isinstance(sample, UserError):
             return sample
         good.append(sample)
+    return stack(good)
+
+
+def stack_clips(samples: Sequence[Sample]) -> ClipBatch:
+    """A batch of clips of one shape."""
     return ClipBatch(
-        torch.stack([sample.frames for sample in good]),
-        [sample.id for sample in good],
-        [sample.start for sample in good],
-        [sample.step for sample in good],
-        [fault for sample in good for fault in sample.faults],
-        [sample.noise_seed for sample in good],
-        _stacked([sample.posterior for sample in good]),
+        torch.stack([sample.frames for sample in samples]),
+        [sample.id for sample in samples],
+        [sample.start for sample in samples],
+        [sample.step for sample in samples],
+        [fault for sample in samples for fault in sample.faults],
+        [sample.noise_seed for sample in samples],
+        _stacked([sample.posterior for sample in samples]),
     )
 
 

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 
 from tinyworld.core.errors import DataError
-from tinyworld.core.rng import derive_seed
+from tinyworld.core.rng import uniform
 from tinyworld.data.scan import ClipRef
-
-SEED_RANGE = 2**63
 
 
 def split(clips: Sequence[ClipRef], held_out: float | int, seed: int) -> tuple[list[ClipRef], list[ClipRef]]:
@@ -39,4 +37,4 @@ def split(clips: Sequence[ClipRef], held_out: float | int, seed: int) -> tuple[l
 
 
 def _place(clip: ClipRef, seed: int) -> float:
-    return derive_seed("split", seed, clip.id) / SEED_RANGE
+    return uniform("split", seed, clip.id)

@@ -20,7 +20,7 @@ from tinyworld.engine.signals import StopRequest
 from tinyworld.engine.state import TrainingState
 from tinyworld.engine.task import Evaluated, Task
 
-LOWER_IS_BETTER = ("lpips", "flicker")
+LOWER_IS_BETTER = ("lpips", "flicker", "abs_rel", "ate", "point_error", "diffusion")
 
 
 @dataclass

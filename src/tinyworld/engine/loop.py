@@ -193,7 +193,7 @@ def _announce(task: Task, recipe: Recipe, trainer: Trainer, plan: RunPlan, journ
     )
     if plan.checkpoint:
         LOGGER.info("resumed from %s: %d steps done", plan.checkpoint, trainer.state.step)
-    shown = ", ".join(f"{name} {value}" for name, value in facts.items())
+    shown = ", ".join(f"{name} {value}" for name, value in facts.items() if not isinstance(value, list))
     processes = f" x {dist.world_size()} ({recipe.parallel.strategy})" if dist.active() else ""
     LOGGER.info(
         "%s: %s parameters, %s, device %s%s", recipe.name, f"{trainer.trained:,}", shown, trainer.device, processes

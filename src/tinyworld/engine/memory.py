@@ -99,7 +99,8 @@ def standing(model: nn.Module, half: bool, average: bool, sharing: Sharing = ALO
     zero2 divides gradients and moments by the processes, and works on its share of the weights in a copy; cpu_offload moves
     moments and copy away. fsdp2 and zero3 divide the weights and their average too; cpu_offload moves all of that away. All
     hold whole gradients until they are exchanged, and fsdp2 and zero3 gather whole weights for a pass: counted as all of
-    them, which holds for a model of one unit and is an upper bound for others.
+    them, which is an upper bound for zero3; fsdp2 gathers a model that names its `sharded_blocks` two blocks at a time, the
+    rest for the whole of a step.
     """
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     everything = sum(p.numel() for p in model.parameters())
@@ -111,10 +112,20 @@ def standing(model: nn.Module, half: bool, average: bool, sharing: Sharing = ALO
         gradients = _share(gradients, sharing)
         moments = 0 if sharing.offload else _share(moments + trained * WEIGHT_BYTES, sharing)
     elif sharing.strategy in ("fsdp2", "zero3"):
-        used += gradients + everything * WEIGHT_BYTES
+        gathered = _gathered(model) if sharing.strategy == "fsdp2" else everything
+        used += min(gradients, gathered * GRADIENT_BYTES) + gathered * WEIGHT_BYTES
         parts = (weights, gradients, moments)
         weights, gradients, moments = (0 if sharing.offload else _share(size, sharing) for size in parts)
     return weights + gradients + moments + used
+
+
+def _gathered(model: nn.Module) -> int:
+    """Parameters that fsdp2 has whole on a device at one time."""
+    blocks = [
+        sum(p.numel() for p in model.get_submodule(name).parameters()) for name in getattr(model, "sharded_blocks", ())
+    ]
+    everything = sum(p.numel() for p in model.parameters())
+    return everything - sum(blocks) + sum(sorted(blocks)[-2:])
 
 
 def _share(size: int, sharing: Sharing) -> int:

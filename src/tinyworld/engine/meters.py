@@ -2,9 +2,23 @@
 
 import os
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+
+SUM, COUNT = " (sum)", " (count)"
+"""Behind the names of the two numbers whose quotient is logged (`engine.task.Losses.levels`)."""
+
+
+def quotients(values: Mapping[str, float]) -> dict[str, float]:
+    """The values, with sum and count replaced by their quotient; left out where nothing was counted."""
+    found = {name: value for name, value in values.items() if not name.endswith((SUM, COUNT))}
+    for name, total in values.items():
+        count = values[name.removesuffix(SUM) + COUNT] if name.endswith(SUM) else 0.0
+        if count > 0:
+            found[name.removesuffix(SUM)] = total / count
+    return found
 
 
 class Window:

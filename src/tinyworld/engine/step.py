@@ -21,6 +21,7 @@ from tinyworld.engine import schedule, verdict
 from tinyworld.engine.auxiliaries import Auxiliaries
 from tinyworld.engine.journal import Journal
 from tinyworld.engine.liveness import Liveness
+from tinyworld.engine.meters import COUNT, SUM
 from tinyworld.engine.parallel import Strategy
 from tinyworld.engine.state import TrainingState
 from tinyworld.engine.task import Batch, Task
@@ -173,7 +174,10 @@ class Stepper:
             total = losses.total
             self.strategy.backward(total * share, last=number == len(pieces) - 1)
             values: Mapping[str, Tensor] = {f"losses/{name}": term for name, term in losses.terms.items()}
-            for name, value in {"losses/total": total, **values, **losses.monitors}.items():
+            levels = {
+                f"{name}{part}": pair[i] for name, pair in losses.levels.items() for i, part in enumerate((SUM, COUNT))
+            }
+            for name, value in {"losses/total": total, **values, **losses.monitors, **levels}.items():
                 part = value.detach().float() * share
                 sums[name] = sums[name] + part if name in sums else part
         return sums

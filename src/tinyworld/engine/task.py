@@ -60,11 +60,13 @@ class Roles:
 @dataclass
 class Losses:
     """What a step adds up. `terms` are weighted scalars whose sum is minimised; `monitors` are logged only; `rising` names
-    the terms whose weight is still on a ramp."""
+    the terms whose weight is still on a ramp; `levels` are sums and counts of what only some samples tell, logged as their
+    quotient."""
 
     terms: dict[str, Tensor]
     monitors: dict[str, Tensor] = field(default_factory=dict)
     rising: frozenset[str] = frozenset()
+    levels: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @property
     def total(self) -> Tensor:
@@ -128,6 +130,9 @@ class Task(Protocol):
 
     def memory_advice(self) -> str:
         """What would fit when `dearest` does not, as text that goes on after a sentence."""
+
+    def remarks(self, step: int, means: Mapping[str, float]) -> list[str]:
+        """What the logged numbers of a step are worth saying, as warnings; each is said once in a run."""
 
     def check_faults(self, faults: Mapping[str, str]) -> None:
         """Raise DataError when more clips failed (path → reason) than the budget allows."""

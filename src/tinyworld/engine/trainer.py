@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tinyworld.engine.auxiliaries import Auxiliaries
 from tinyworld.engine.evaluate import Validator
 from tinyworld.engine.journal import Journal
 from tinyworld.engine.liveness import Liveness
-from tinyworld.engine.meters import Window, memory_mb
+from tinyworld.engine.meters import Window, memory_mb, quotients
 from tinyworld.engine.progress import TrainingProgress
 from tinyworld.engine.run import RunPlan
 from tinyworld.engine.signals import StopRequest
@@ -64,6 +65,7 @@ class Trainer:
         self.tracker: GeneralTracker | None = None
         self._stalls: dict[int, float] = {}
         self._warned_of_notice = False
+        self._said: set[str] = set()
 
     def _require_space(self) -> None:
         """Raise CheckpointError when the run's checkpoints will not fit on the disk."""
@@ -274,7 +276,7 @@ class Trainer:
             progress.update(state.step)
             return
         self.liveness.phase("agree", state.step)
-        means = dist.mean_over_ranks(self.window.means())
+        means = quotients(dist.mean_over_ranks(self.window.means()))
         self.liveness.phase("log", state.step)
         facts: dict[str, Any] = {
             "losses": {k.removeprefix("losses/"): v for k, v in means.items() if k.startswith("losses/")}
@@ -286,6 +288,7 @@ class Trainer:
         self.journal.write("step", state.step, **facts)
         if self.tracker is not None:
             self.tracker.log(means, step=state.step)
+        self._remark(means)
         shown = {
             "loss": means.get("losses/total", float("nan")),
             "lr": means.get("learning_rate", 0.0),
@@ -293,6 +296,12 @@ class Trainer:
         }
         progress.line(state.step, shown | ({"MiB": facts["memory_mb"]} if "memory_mb" in facts else {}))
         progress.update(state.step, f"loss {shown['loss']:.4g}")
+
+    def _remark(self, means: dict[str, float]) -> None:
+        for remark in self.task.remarks(self.state.step, means):
+            if remark not in self._said:
+                self._said.add(remark)
+                LOGGER.warning("warning: %s", remark)
 
     def _validate(self, stop: StopRequest) -> None:
         self.liveness.phase("validate", self.state.step)
@@ -304,8 +313,7 @@ class Trainer:
         numbers = {k: v for k, v in result["metrics"].items() if isinstance(v, float)}
         if self.tracker is not None:
             self.tracker.log({f"validation/{k}": v for k, v in numbers.items()}, step=self.state.step)
-        shown = "  ".join(f"{k} {v:.4g}" for k, v in numbers.items())
-        baseline = "  ".join(f"{k} {v:.4g}" for k, v in result["baseline"].items())
+        shown, baseline = _headline(numbers), _headline(result["baseline"])
         LOGGER.info("validation at step %d: %s  (baseline: %s)", self.state.step, shown, baseline)
 
     def _save(self, wait: bool = False) -> Path:
@@ -347,3 +355,8 @@ class Trainer:
                 self.folder / f"step-{self.state.step}.safetensors", self.folder / "final_model.safetensors"
             )
         return reason
+
+
+def _headline(numbers: Mapping[str, float | None]) -> str:
+    """Numbers in a line of the log; those of further conditions (name@condition) are in the journal alone."""
+    return "  ".join(f"{k} {v:.4g}" for k, v in numbers.items() if v is not None and "@" not in k)

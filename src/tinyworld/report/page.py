@@ -1,12 +1,10 @@
 """report.html: one page that opens without a network, on a desk or a phone, and can be mailed as one file."""
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -15,9 +13,12 @@ from tinyworld.core.goodput import PARTS
 from tinyworld.core.journal_lines import Record, number
 from tinyworld.core.version import __version__
 from tinyworld.report import words
+from tinyworld.report.document import embedded_json, template
 from tinyworld.report.figures import machine_charts, quality_charts, training_charts
+from tinyworld.report.held_out import held_out_scenes
 from tinyworld.report.previews import EMBEDDED_BYTES, embed_previews
 from tinyworld.report.read import Run, read_run
+from tinyworld.report.scene_page import viewer_data
 
 MOST_CLIPS, MOST_ROWS = 40, 100
 """Rows of the clip table and of each list of events; the page says how many more there are."""
@@ -53,8 +54,9 @@ def build_report(run_folder: str | Path, embedded_bytes: int = EMBEDDED_BYTES) -
     run = read_run(folder)
     now = time.time()
     groups, preview_notes = embed_previews(run, embedded_bytes)
+    scenes, scene_notes = held_out_scenes(folder)
     sections = {"quality": quality_charts(run), "training": training_charts(run), "machine": machine_charts(run)}
-    page = _template().render(
+    page = template("page.html.j2").render(
         run=run,
         name=folder.resolve().name,
         outcome=words.outcome(run, now),
@@ -62,11 +64,12 @@ def build_report(run_folder: str | Path, embedded_bytes: int = EMBEDDED_BYTES) -
         tiles=_tiles(run),
         headline=_headline(run),
         groups=groups,
-        preview_notes=preview_notes,
+        preview_notes=preview_notes + scene_notes,
+        viewer=viewer_data(scenes),
         sections=sections,
         clips=_clips(run),
-        figures=_embedded_json([chart.figure for charts in sections.values() for chart in charts]),
-        plotly=Markup(get_plotlyjs()) if any(sections.values()) else None,
+        figures=embedded_json([chart.figure for charts in sections.values() for chart in charts]),
+        plotly=Markup(get_plotlyjs()) if scenes or any(sections.values()) else None,
         lives=[words.life(life) for life in run.lives],
         preflight=_preflight(run),
         parts=_parts(run),
@@ -80,32 +83,6 @@ def build_report(run_folder: str | Path, embedded_bytes: int = EMBEDDED_BYTES) -
     path = folder / "report.html"
     write_atomic(path, page)
     return path
-
-
-def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("tinyworld.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "fixed": words.fixed,
-        "size": words.size,
-        "duration": words.duration,
-        "moment": words.moment,
-        "whole": words.whole,
-    }
-    return environment.get_template("page.html.j2")
-
-
-def _embedded_json(value: list[dict[str, Any]]) -> Markup:
-    """JSON that may stand inside a script element: no character of it can end the element."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:

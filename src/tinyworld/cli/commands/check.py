@@ -2,16 +2,14 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from tinyworld.cli.flags import parse_overrides
 from tinyworld.cli.recipe_arguments import add_recipe_parser, read_recipe
 from tinyworld.config.batch import accumulations, clips_per_step, processes_here, processes_of
+from tinyworld.config.load import load_recipe
+from tinyworld.config.schema import FantasyRecipe, Recipe, TaehvRecipe
 from tinyworld.config.warnings import warnings
 from tinyworld.core.errors import ConfigError
-from tinyworld.core.frames import training_plan
-
-if TYPE_CHECKING:
-    from tinyworld.config.schema import TaehvRecipe
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -20,21 +18,42 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "check",
         run,
         help="rules, data, frame plan and memory of a recipe, without training",
-        more=" [--processes N]",
+        more=" [--processes N] [--parameters]",
     )
 
 
 def run(options: argparse.Namespace) -> int:
     options.overrides, processes = _processes(options.overrides)
+    if "--parameters" in options.overrides:
+        return _parameters(options)
     recipe = read_recipe(options)
     totals = clips_per_step(recipe, processes)
     print(f"recipe {recipe.name}: all rules hold")
     for warning in warnings(recipe):
         print(f"warning: {warning}")
     _batches(recipe, processes, totals)
-    _frames(recipe)
-    _memory(recipe, processes)
-    _start(recipe)
+    if isinstance(recipe, FantasyRecipe):
+        from tinyworld.cli.checks import fantasy
+
+        fantasy.check(recipe, processes)
+    elif isinstance(recipe, TaehvRecipe):
+        from tinyworld.cli.checks import taehv
+
+        taehv.check(recipe, processes)
+    return 0
+
+
+def _parameters(options: argparse.Namespace) -> int:
+    """`--parameters`: what would be trained and what stays frozen. Asks for no data and no weights."""
+    options.overrides = [flag for flag in options.overrides if flag != "--parameters"]
+    recipe = load_recipe(options.recipe, parse_overrides(options.overrides), complete=False)
+    if not isinstance(recipe, FantasyRecipe):
+        raise ConfigError(
+            f"--parameters is about FantasyWorld's parts; `tinyworld check {options.recipe}` prints a TAEHV's."
+        )
+    from tinyworld.cli.checks import fantasy
+
+    fantasy.print_parameters(recipe)
     return 0
 
 
@@ -54,7 +73,7 @@ def _processes(arguments: Sequence[str]) -> tuple[list[str], int]:
     return left, processes_of(given[0], "--processes") if given else processes_here()
 
 
-def _batches(recipe: "TaehvRecipe", processes: int, totals: list[int]) -> None:
+def _batches(recipe: Recipe, processes: int, totals: list[int]) -> None:
     passes = accumulations(recipe, processes)
     for stage, count, total in zip(recipe.stages(), passes, totals, strict=True):
         start = f"from step {stage.from_step + 1} on: " if stage.from_step else ""
@@ -62,70 +81,3 @@ def _batches(recipe: "TaehvRecipe", processes: int, totals: list[int]) -> None:
             f"{start}{total} clips per optimizer step: {stage.batch} (train_batch_size) x {count} "
             f"(gradient_accumulation_steps) x {processes} ({'process' if processes == 1 else 'processes'})"
         )
-
-
-def _frames(recipe: "TaehvRecipe") -> None:
-    spec = recipe.spec()
-    side = spec.spatial_compression
-    for stage in recipe.stages():
-        if stage.from_step:
-            print(f"from step {stage.from_step + 1} on ({stage.key}):")
-        for height, width, n_frames in stage.buckets:
-            plan = training_plan(n_frames, spec, recipe.data.pad_frames)
-            print(
-                f"clip {height} x {width} x {n_frames}: {plan.latent_frames} latents of {height // side} x {width // side} "
-                f"x {spec.latent_channels}, {plan.decoded_frames} frames decoded, {plan.target_frames} compared with the "
-                "clip" + (f", {plan.padding} frames of padding" if plan.padding else "")
-            )
-
-
-def _start(recipe: "TaehvRecipe") -> None:
-    """Everything that training does before its first step: device, tracker, checkpoint, data, weights."""
-    from tinyworld.engine.loop import check_start
-    from tinyworld.tasks.taehv import TaehvTask
-
-    check_start(recipe)
-    task = TaehvTask(recipe)
-    report = task.sources.report
-    print(
-        f"data: {len(task.sources.train)} training videos, {len(task.windows)} windows of held-out videos; "
-        f"{len(report.looped)} shorter than a clip and looped, {len(report.dropped)} left out, "
-        f"{len(report.quarantined)} unreadable"
-    )
-    for path, reason in [*report.dropped, *report.quarantined]:
-        print(f"  not used: {path}: {reason}")
-    source = recipe.model.pretrained_model_path or "scratch"
-    print(f"model: {sum(p.numel() for p in task.model.parameters()):,} parameters, from {source}")
-    if task.taught_by:
-        print(f"reference VAE: {task.taught_by['teacher']}, {task.taught_by['latents']} latents")
-
-
-def _memory(recipe: "TaehvRecipe", processes: int) -> None:
-    from tinyworld.engine.memory import gib
-    from tinyworld.tasks.taehv.fit_memory import check_memory, memory_limit
-
-    plan = check_memory(recipe, processes)
-    for line in plan.lines():
-        print(line)
-    limit = memory_limit(recipe)
-    if limit is not None:
-        size, source = limit
-        fits = "what is counted fits" if plan.not_counted else "it fits"
-        print(f"{fits}: {source} leaves {gib(size - plan.total)} ({(size - plan.total) / size:.0%})")
-    else:
-        print("no GPU here to compare with: --gpu_memory 40GiB says whether the plan fits one of that size")
-    if recipe.seraena.use_seraena:
-        kept, size_mb = recipe.checkpoint.checkpoints_total_limit, recipe.seraena.seraena_buffer_mb
-        where = "main memory" if recipe.seraena.seraena_buffer_device == "cpu" else "the training device"
-        print(
-            f"Seraena's replay buffer: up to {size_mb} MiB per process in {where}, and in each checkpoint; "
-            + (f"the newest {kept} are kept" if kept else "all are kept")
-        )
-    if recipe.distils:
-        print(f"reference VAE: in {recipe.teacher.ref_vae_dtype}" + _when(recipe))
-
-
-def _when(recipe: "TaehvRecipe") -> str:
-    if recipe.data.latent_cache is None or recipe.loss.decoder_loss_weight:
-        return ", all the time"
-    return ", only for the held-out clips before the first step (the rest comes from data.latent_cache)"

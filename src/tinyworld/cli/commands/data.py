@@ -1,15 +1,21 @@
-"""`tinyworld data rooms`, `tinyworld data scan` and `tinyworld data cache`."""
+"""`tinyworld data rooms`, `scan` and `cache`; `verify` and `prepare` are in `data_worlds`."""
 
 import argparse
+from typing import TYPE_CHECKING
 
+from tinyworld.cli.commands import data_worlds
 from tinyworld.cli.paths import given_path
 from tinyworld.cli.recipe_arguments import add_recipe_parser, read_recipe
+from tinyworld.config.schema import FantasyRecipe, TaehvRecipe
+
+if TYPE_CHECKING:
+    from tinyworld.tasks.taehv.fill_cache import Filled
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "data",
-        help="render the embedded rooms, scan a folder of videos, or compute a reference VAE's latents beforehand",
+        help="render the embedded rooms, look at videos or RGB-D samples, convert public data sets, or fill a cache of latents",
         allow_abbrev=False,
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -38,9 +44,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         actions,
         "cache",
         fill_cache,
-        help="compute the reference VAE's latents that a recipe trains on, as far as they are missing",
+        help="compute the latents (and text and image tokens) that a recipe trains on, as far as they are missing",
         more=" [--prune]",
     )
+    data_worlds.add_parsers(actions)
 
 
 def make_rooms(options: argparse.Namespace) -> int:
@@ -87,14 +94,25 @@ def fill_cache(options: argparse.Namespace) -> int:
     prune = "--prune" in options.overrides
     options.overrides = [flag for flag in options.overrides if flag != "--prune"]
     recipe = read_recipe(options)
+    if isinstance(recipe, FantasyRecipe):
+        from tinyworld.tasks.fantasy import fill_cache as worlds
 
-    from tinyworld.tasks.taehv import fill_cache as filling
+        found = worlds.fill_cache(recipe, prune)
+        if found.prompts != worlds.Filled():
+            _tell("prompts", found.prompts)
+        _tell("clips", done := found.clips)
+    else:
+        from tinyworld.tasks.taehv import fill_cache as filling
 
-    done = filling.fill_cache(recipe, prune)
-    others = f", {done.by_others} made by another process meanwhile" if done.by_others else ""
-    print(f"{done.there} latents were there, {done.made} made ({done.bytes / 2**20:.1f} MiB){others}")
+        assert isinstance(recipe, TaehvRecipe)
+        _tell("latents", done := filling.fill_cache(recipe, prune))
     if prune:
         print(f"{done.removed} entries removed that this recipe does not need ({done.removed_bytes / 2**20:.1f} MiB)")
     for path, reason in done.faults.items():
         print(f"UNREADABLE  {path}: {reason}")
     return 0
+
+
+def _tell(what: str, done: "Filled") -> None:
+    others = f", {done.by_others} made by another process meanwhile" if done.by_others else ""
+    print(f"{done.there} {what} were there, {done.made} made ({done.bytes / 2**20:.1f} MiB){others}")

@@ -1,21 +1,32 @@
-"""`tinyworld demo`: the main job on the embedded data, in minutes on a CPU."""
+"""`tinyworld demo`: the main jobs on the embedded data, in minutes on a CPU."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
 from tinyworld.cli.commands.train import train
+from tinyworld.cli.fantasy_demo import run_demo
+from tinyworld.cli.flags import parse_overrides
 from tinyworld.cli.recipe_arguments import add_recipe_parser, read_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+WORLD = "fantasy"
+
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    what = "render rooms, train a small autoencoder on them, measure it and write a report"
-    add_recipe_parser(commands, "demo", run, help=what, recipe="taehv_demo")
+    what = "render rooms and train on them: a small autoencoder, or with the word fantasy a small video world"
+    add_recipe_parser(
+        commands, "demo", run, help=what, recipe="taehv_demo", more=" | fantasy [--short] [--codec_path DIR]"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
+    """`demo`: the autoencoder. `demo fantasy`: codec, video transformer and both stages of a world."""
+    if options.overrides[:1] == [WORLD]:
+        flags = parse_overrides(options.overrides[1:])
+        run_demo(flags, short=flags.pop("short", False) in (True, "true"))
+        return 0
     outcome = train(read_recipe(options))
     last = outcome.history[-1]
     print(_table(last))

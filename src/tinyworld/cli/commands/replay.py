@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     from tinyworld.config.load import load_recipe
     from tinyworld.engine import accelerate_setup, capsule
     from tinyworld.engine.replay import Replay
-    from tinyworld.tasks.taehv import TaehvTask
+    from tinyworld.tasks.build import build_task
 
     about = capsule.read(options.capsule)
     recipe = load_recipe(options.capsule / "config.yaml", {"device": options.device})
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     device = accelerate_setup.training_device(recipe)
     print(f"step {about['step'] + 1} of {recipe.name}, skipped because: {about['reason']}")
     reproduced = True
-    for result in Replay(TaehvTask(recipe), recipe, options.capsule, device).ranks():
+    for result in Replay(build_task(recipe), recipe, options.capsule, device).ranks():
         reproduced &= result.reproduced
         said = "as recorded" if result.reproduced else "NOT as recorded"
         print(f"rank {result.rank}: {said}")

@@ -15,7 +15,7 @@ from tinyworld.config.load import load_recipe
 from tinyworld.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tinyworld.config.schema import TaehvRecipe
+    from tinyworld.config.schema import Recipe
 
 Flags = dict[str, str | bool]
 PROCESSES = "NUM_GPUS"
@@ -94,7 +94,7 @@ def _pause(flags: Flags) -> float:
     return seconds
 
 
-def _begin_from(recipe: "TaehvRecipe") -> str | None:
+def _begin_from(recipe: "Recipe") -> str | None:
     """The checkpoint of another run to branch off from, as a path; None: only the run's own count."""
     wanted = recipe.checkpoint.resume_from_checkpoint
     if wanted is None or (wanted == "latest" and recipe.run.run_name):
@@ -112,7 +112,7 @@ def _begin_from(recipe: "TaehvRecipe") -> str | None:
     return wanted
 
 
-def _run_folder(recipe: "TaehvRecipe") -> Path:
+def _run_folder(recipe: "Recipe") -> Path:
     output = Path(recipe.run.output_dir).expanduser().resolve()
     name = recipe.run.run_name or f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     count = 1

@@ -12,7 +12,7 @@ from tinyworld.core.errors import Interrupted
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tinyworld.config.schema import TaehvRecipe
+    from tinyworld.config.schema import Recipe
     from tinyworld.engine.loop import Outcome
 
 
@@ -35,20 +35,18 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def train(recipe: "TaehvRecipe") -> "Outcome":
+def train(recipe: "Recipe") -> "Outcome":
     """Train and write the report; shared by `train` and `demo`."""
     from tinyworld.core import dist
     from tinyworld.engine.accelerate_setup import processes
     from tinyworld.engine.loop import check_start, run_training
-    from tinyworld.tasks.taehv import TaehvTask
-    from tinyworld.tasks.taehv.fit_memory import check_memory, memory_limit
+    from tinyworld.tasks.build import build_task, check_memory
 
     check_start(recipe)
     with processes(recipe):
-        if memory_limit(recipe) is not None:
-            check_memory(recipe, dist.world_size())
+        check_memory(recipe, dist.world_size())
         try:
-            outcome = run_training(TaehvTask(recipe), recipe)
+            outcome = run_training(build_task(recipe), recipe)
         except Interrupted as end:
             _report(end.folder)
             raise

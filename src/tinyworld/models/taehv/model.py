@@ -7,7 +7,7 @@ Which input frames the decoded frames are about is `core.frames`' knowledge; the
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,11 +28,17 @@ from tinyworld.core.variants import IMAGE_CHANNELS, TaehvSpec
 from tinyworld.core.variants import variant as spec_of
 from tinyworld.models.taehv import weights
 from tinyworld.models.taehv.blocks import run_parallel
+from tinyworld.models.taehv.folded import FoldedDecoder, FoldedEncoder
+from tinyworld.models.taehv.fused import run_fused
 from tinyworld.models.taehv.init import initialise
 from tinyworld.models.taehv.layout import build_decoder, build_encoder
 from tinyworld.models.taehv.sequential import SequentialDecoder, SequentialEncoder, fold_pixels, unfold_pixels
 
+if TYPE_CHECKING:
+    from tinyworld.models.taehv.optimized import OptimizedTaehv
+
 Mode = Literal["parallel", "sequential"]
+Backend = Literal["eager", "compile"]
 
 
 class Taehv(nn.Module):
@@ -49,6 +55,7 @@ class Taehv(nn.Module):
         self.encoder = build_encoder(spec)
         self.decoder = build_decoder(spec)
         self.gradient_checkpointing = False
+        self.folded_training = False
         if not self.encoder[0].weight.is_meta:
             initialise(self.encoder, self.decoder)
 
@@ -102,11 +109,29 @@ class Taehv(nn.Module):
             decoder_time_upscale=self.spec.decoder_time_upscale if time else off,
             decoder_space_upscale=self.spec.decoder_space_upscale if space else off,
         )
-        return self.assembled(spec, weights.fit_rate(self.state_dict(), spec))
+        return Taehv.assembled(spec, weights.fit_rate(self.state_dict(), spec))
+
+    def optimize(self, dtype: torch.dtype = torch.float32, backend: Backend = "eager") -> "OptimizedTaehv":
+        """The same model for inference, equal up to rounding and several times as fast; this one stays as it is.
+
+        Shares this model's parameters and computes in `dtype` (fp32; bf16; fp16 on a GPU) with folded copies of them.
+        `backend` "compile" hands the static step to torch.compile, which takes a while at the first clip of each size.
+        Raises ConfigError for another number type or backend.
+        """
+        from tinyworld.models.taehv.optimized import OptimizedTaehv
+
+        return OptimizedTaehv(self, dtype, backend)
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only block inputs for the backward pass and recompute the rest: less memory, one more forward pass."""
         self.gradient_checkpointing = True
+
+    def enable_folded_training(self) -> None:
+        """Run the parallel mode, and so training, through `fused`: less work, equal up to rounding, the same gradients.
+
+        Not under ZeRO-3, which hides the weights from what is not called.
+        """
+        self.folded_training = True
 
     def forward(
         self,
@@ -167,14 +192,7 @@ class Taehv(nn.Module):
                 f"{available}, or encode with round_trip=True, which pads so that every frame comes back.",
                 (available,),
             )
-        if _checked(mode) == "sequential":
-            frames = SequentialDecoder(self.decoder, self.spec, latents.shape[1]).push(latents)
-        else:
-            folded = run_parallel(self.decoder, latents, self.gradient_checkpointing)
-            runs = kept_runs(latents.shape[1], self.spec)
-            kept = [folded[:, run.start : run.stop] for run in runs]
-            frames = unfold_pixels(kept[0] if len(kept) == 1 else torch.cat(kept, 1), self.spec.patch_size)
-        frames = frames[:, :num_frames]
+        frames = self._decode(latents, mode)[:, :num_frames]
         return frames.clamp(0, 1) if clamp else frames
 
     @torch.no_grad()
@@ -209,14 +227,36 @@ class Taehv(nn.Module):
         if latents.ndim != 5 or latents.shape[2] != self.spec.latent_channels or not latents.is_floating_point():
             raise DataError(f"latents are {_describe(latents)}; they must be N L {self.spec.latent_channels} h w")
 
+    @property
+    def chains(self) -> tuple[nn.Sequential | FoldedEncoder, nn.Sequential | FoldedDecoder]:
+        """Encoder and decoder as sequential execution and streaming run them."""
+        return self.encoder, self.decoder
+
+    def _decode(self, latents: Tensor, mode: Mode) -> Tensor:
+        """All frames that are kept, not clamped."""
+        if checked_mode(mode) == "sequential":
+            return SequentialDecoder(self.chains[1], self.spec, latents.shape[1]).push(latents)
+        runs = kept_runs(latents.shape[1], self.spec)
+        first = runs[0].start if self.folded_training else 0
+        if self.folded_training:
+            folded = run_fused(self.decoder, latents, first, self.gradient_checkpointing)
+        else:
+            folded = run_parallel(self.decoder, latents, self.gradient_checkpointing)
+        kept = [folded[:, run.start - first : run.stop - first] for run in runs]
+        return unfold_pixels(kept[0] if len(kept) == 1 else torch.cat(kept, 1), self.spec.patch_size)
+
     def _encode(self, frames: Tensor, mode: Mode) -> Tensor:
         """Frames of a length that fills whole latents."""
-        if _checked(mode) == "sequential":
-            encoder = SequentialEncoder(self.encoder, self.spec)
+        if checked_mode(mode) == "sequential":
+            encoder = SequentialEncoder(self.chains[0], self.spec)
             return torch.cat([encoder.push(frames), encoder.finish()], 1)
         if self.spec.flavour == "h3":
             return self._encode_h3(frames)
-        return run_parallel(self.encoder, fold_pixels(frames, self.spec.patch_size), self.gradient_checkpointing)
+        return self._run_encoder(frames)
+
+    def _run_encoder(self, frames: Tensor) -> Tensor:
+        run = run_fused if self.folded_training else run_parallel
+        return run(self.encoder, fold_pixels(frames, self.spec.patch_size), checkpointing=self.gradient_checkpointing)
 
     def _encode_h3(self, frames: Tensor) -> Tensor:
         """17k + 5 frames: k whole chunks and the start of one more, each with its own memory, as H3's VAE cuts them."""
@@ -226,7 +266,7 @@ class Taehv(nn.Module):
         latents = []
         for chunks in [*parts, last]:
             led = F.pad(chunks, (0, 0, 0, 0, 0, 0, H3_LEAD, 0))  # black frames
-            encoded = run_parallel(self.encoder, fold_pixels(led, self.spec.patch_size), self.gradient_checkpointing)
+            encoded = self._run_encoder(led)
             latents.append(encoded.reshape(clips, -1, *encoded.shape[2:]))
         return torch.cat(latents, 1)
 
@@ -246,7 +286,7 @@ def with_length(frames: Tensor, count: int) -> Tensor:
     return torch.cat([frames, frames[:, -1:].expand(-1, missing, -1, -1, -1)], 1) if missing else frames[:, :count]
 
 
-def _checked(mode: str) -> str:
+def checked_mode(mode: str) -> str:
     if mode not in ("parallel", "sequential"):
         raise ConfigError(
             f'mode={mode!r} is neither "parallel" nor "sequential".{nearest_name(mode, ["parallel", "sequential"])}'

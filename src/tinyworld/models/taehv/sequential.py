@@ -1,8 +1,11 @@
 """TAEHV over clips that arrive piece by piece: frames in, latents out; latents in, frames out.
 
 Both classes hold the whole state of a clip in the open (`state` and counters); its size does not depend on the length
-of the clip. They are what sequential execution and streaming are made of. Gradients flow if they are enabled.
+of the clip. They are what sequential execution and streaming are made of, for the public blocks (gradients flow if they are
+enabled) and for the folded networks of `folded`.
 """
+
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +22,7 @@ from tinyworld.core.frames import (
 )
 from tinyworld.core.variants import IMAGE_CHANNELS, TaehvSpec
 from tinyworld.models.taehv.blocks import State, new_state, run_sequential
+from tinyworld.models.taehv.folded import FoldedDecoder, FoldedEncoder
 
 
 def fold_pixels(frames: Tensor, patch: int) -> Tensor:
@@ -34,13 +38,13 @@ def unfold_pixels(folded: Tensor, patch: int) -> Tensor:
 class SequentialEncoder:
     """Encodes one clip (or N clips side by side) that arrives in pieces."""
 
-    def __init__(self, blocks: nn.Sequential, spec: TaehvSpec) -> None:
+    def __init__(self, blocks: nn.Sequential | FoldedEncoder, spec: TaehvSpec) -> None:
         self.blocks, self.spec = blocks, spec
         self.reset()
 
     def reset(self) -> None:
         """Start a new clip."""
-        self.state: State = new_state(self.blocks)
+        self.state: State = _new_state(self.blocks)
         self.frames_in = 0
         self.last_frame: Tensor | None = None
         self.held: list[Tensor] = []
@@ -76,16 +80,21 @@ class SequentialEncoder:
         inputs, ready = [frame], []
         place = self.frames_in % H3_CHUNK
         if self.spec.flavour == "h3" and place == 0:
-            self.state = new_state(self.blocks)
+            self.state = _new_state(self.blocks)
             inputs = [torch.zeros_like(frame)] * H3_LEAD + inputs
             ready, self.held = self.held, []
         self.frames_in += 1
         self.last_frame = frame
         folded = (fold_pixels(x, self.spec.patch_size) for x in inputs)
-        for latent in run_sequential(self.blocks, folded, self.state):
+        for latent in self._run(folded):
             uncertain = self.spec.flavour == "h3" and (H3_LEAD + place + 1) // self.spec.t_down > H3_LAST_LATENTS
             (self.held if uncertain else ready).append(latent)
         return ready
+
+    def _run(self, frames: Iterable[Tensor]) -> Iterable[Tensor]:
+        if isinstance(self.blocks, FoldedEncoder):
+            return self.blocks.run(frames, self.state)
+        return run_sequential(self.blocks, frames, self.state)
 
 
 class SequentialDecoder:
@@ -95,7 +104,7 @@ class SequentialDecoder:
     that number is odd; the others do not. Raises FramePlanError where it is missing, or when more latents arrive.
     """
 
-    def __init__(self, blocks: nn.Sequential, spec: TaehvSpec, num_latents: int | None = None) -> None:
+    def __init__(self, blocks: nn.Sequential | FoldedDecoder, spec: TaehvSpec, num_latents: int | None = None) -> None:
         if spec.flavour == "cogvideox" and num_latents is None:
             raise FramePlanError(
                 "Decoding CogVideoX latents piece by piece needs num_latents, the number that will come in all: the "
@@ -106,7 +115,7 @@ class SequentialDecoder:
 
     def reset(self) -> None:
         """Start a new clip of the same length."""
-        self.state: State = new_state(self.blocks)
+        self.state: State = _new_state(self.blocks)
         self.latents_in = 0
         self.outputs = 0
         """Raw output frames so far, dropped ones included."""
@@ -116,12 +125,23 @@ class SequentialDecoder:
         self.latents_in += latents.shape[1]
         if self.num_latents is not None and self.latents_in > self.num_latents:
             raise FramePlanError(f"{self.latents_in} latents came where num_latents={self.num_latents} were announced.")
-        frames = []
-        for folded in run_sequential(self.blocks, latents.unbind(1), self.state):
-            if is_kept(self.outputs, self.num_latents, self.spec):
-                frames.append(unfold_pixels(folded, self.spec.patch_size))
-            self.outputs += 1
+        frames = [
+            unfold_pixels(folded, self.spec.patch_size) for latent in latents.unbind(1) for folded in self._run(latent)
+        ]
         if frames:
             return torch.stack(frames, 1)
         pixels = (size * self.spec.spatial_upscale for size in latents.shape[-2:])
         return latents.new_empty(latents.shape[0], 0, IMAGE_CHANNELS, *pixels)
+
+    def _run(self, latent: Tensor) -> list[Tensor]:
+        """The frames of one latent that are kept."""
+        keep = [is_kept(self.outputs + at, self.num_latents, self.spec) for at in range(self.spec.t_up)]
+        self.outputs += len(keep)
+        if isinstance(self.blocks, FoldedDecoder):
+            return self.blocks.run(latent, self.state, keep)
+        made = run_sequential(self.blocks, [latent], self.state)
+        return [frame for frame, wanted in zip(made, keep, strict=True) if wanted]
+
+
+def _new_state(blocks: nn.Sequential | FoldedEncoder | FoldedDecoder) -> State:
+    return new_state(blocks) if isinstance(blocks, nn.Sequential) else blocks.new_state()

@@ -11,7 +11,7 @@ from tinyworld.models.taehv.sequential import SequentialDecoder, SequentialEncod
 
 
 class StreamingTaehv:
-    """A TAEHV model fed piece by piece; memory does not grow with the clip. No gradients.
+    """A TAEHV model, best an optimised one, fed piece by piece; memory does not grow with the clip. No gradients.
 
     The pieces together equal `model.encode` and `model.decode` of the whole up to rounding. Encoder and decoder run
     independently, so either can be used alone. For CogVideoX models `num_latents` (how many latents the decoder will
@@ -26,8 +26,9 @@ class StreamingTaehv:
 
     def __init__(self, model: Taehv, num_latents: int | None = None) -> None:
         self.model = model
-        self.encoder = SequentialEncoder(model.encoder, model.spec)
-        self.decoder = SequentialDecoder(model.decoder, model.spec, num_latents)
+        encoder, decoder = model.chains
+        self.encoder = SequentialEncoder(encoder, model.spec)
+        self.decoder = SequentialDecoder(decoder, model.spec, num_latents)
 
     def reset(self) -> None:
         """Forget the clip; the next piece starts a new one."""

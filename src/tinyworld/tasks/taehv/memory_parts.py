@@ -21,13 +21,10 @@ from tinyworld.models.teachers import TeacherFacts, read_facts
 from tinyworld.models.teachers.facts import read_config
 from tinyworld.models.teachers.features import encoder_features
 from tinyworld.models.teachers.place import CONFIG_NAME, SUBFOLDER
+from tinyworld.tasks.memory_plan import Clips
 from tinyworld.tasks.taehv.build import SERAENA_WIDTHS
 from tinyworld.tasks.taehv.objective import Objective
 from tinyworld.tasks.taehv.reference import DTYPES
-
-Clips = tuple[int, int, int, int]
-"""Clips in a micro-batch, and their height, width and n_frames."""
-
 
 _KNOWN: dict[Hashable, Counted] = {}
 

@@ -2,22 +2,19 @@
 
 import json
 import math
-import shlex
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
-from typing import Any
 
-from tinyworld.config.batch import accumulations, batch_keys, clips_per_step
+from tinyworld.config.batch import accumulations, clips_per_step
 from tinyworld.config.rules import check_rules
-from tinyworld.config.schema import TaehvRecipe
+from tinyworld.config.schema import Stage, TaehvRecipe
 from tinyworld.core.errors import ConfigError, DataError, FramePlanError
 from tinyworld.core.frames import divisors
 from tinyworld.models.teachers import TeacherFacts
+from tinyworld.tasks.memory_advice import Changes, Proposal, apply
+from tinyworld.tasks.memory_plan import ALLOWANCE, MemoryPlan
 from tinyworld.tasks.taehv.memory_parts import empty_reference, taught_count
-from tinyworld.tasks.taehv.plan_memory import ALLOWANCE, MOVABLE, MemoryPlan, plans
+from tinyworld.tasks.taehv.plan_memory import MOVABLE, plans
 
-Changes = dict[str, Any]
-"""Dotted key → its new value."""
 SAME_LESSON = {
     "training.gradient_checkpointing": (True, "about a third more time"),
     "seraena.seraena_buffer_device": ("cpu", "older frames come from main memory"),
@@ -26,20 +23,6 @@ SAME_LESSON = {
 }
 """Changes after which the model learns the same, and what they cost."""
 TILING = ("teacher.ref_vae_tiling", "faint seams in the reference VAE's latents; no resume of an older run")
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """changes that fit together, what the plan then needs (bytes), and what they cost in words."""
-
-    changes: Changes
-    total: int
-    cost: str
-
-    @property
-    def flags(self) -> str:
-        """As typed after the command."""
-        return " ".join(f"--{key.rpartition('.')[2]} {_typed(value)}" for key, value in self.changes.items())
 
 
 def proposals(recipe: TaehvRecipe, processes: int, limit: int) -> list[Proposal]:
@@ -223,18 +206,9 @@ class _Search:
         return Proposal(changes, plan.total, cost)
 
 
-def apply(recipe: TaehvRecipe, changes: Changes) -> TaehvRecipe:
-    """The recipe with other values, given as the schema holds them; nothing is checked."""
-    sections: dict[str, Any] = {}
-    for key, value in changes.items():
-        section, _, leaf = key.partition(".")
-        sections[section] = sections.get(section, getattr(recipe, section)).model_copy(update={leaf: value})
-    return recipe.model_copy(update=sections)
-
-
 def _batch(recipe: TaehvRecipe, number: int, size: int) -> Changes:
     """Another batch for one stage: the key that sets it."""
-    if batch_keys(recipe)[number] == "training.train_batch_size":
+    if recipe.stages()[number].batch_key == Stage.batch_key:
         return {"training.train_batch_size": size}
     stages = list(recipe.data.stages)
     stages[number - 1] = stages[number - 1].model_copy(update={"train_batch_size": size})
@@ -306,15 +280,3 @@ def _within(size: Size, area: int, step: int) -> Size:
     scale = math.sqrt(area / (height * width))
     high, wide = (max(step, math.floor(side * scale / step + 1e-6) * step) for side in (height, width))
     return high, max(wide, min(width, area // high // step * step)), frames
-
-
-def _typed(value: Any) -> str:
-    """A value as a flag takes it."""
-    if isinstance(value, str):
-        return value
-    plain = [_plain(part) for part in value] if isinstance(value, tuple) else value
-    return shlex.quote(json.dumps(plain))
-
-
-def _plain(part: Any) -> Any:
-    return part.model_dump(mode="json", exclude_defaults=True) if hasattr(part, "model_dump") else part

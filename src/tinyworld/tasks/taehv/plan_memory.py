@@ -1,13 +1,11 @@
 """Device memory of a whole run of the `taehv` task, before a weight is loaded: every clip size of every stage, and what else
 has to fit beside it."""
 
-from dataclasses import dataclass
-
 from tinyworld.config.batch import accumulations
 from tinyworld.config.schema import TaehvRecipe
-from tinyworld.engine.memory import Sharing, gib, standing, weight_bytes
+from tinyworld.engine.memory import Sharing, standing, weight_bytes
+from tinyworld.tasks.memory_plan import STEP, TEACHING, VALIDATION, Clips, MemoryPlan
 from tinyworld.tasks.taehv.memory_parts import (
-    Clips,
     EmptyReference,
     EmptySeraena,
     empty_model,
@@ -21,70 +19,11 @@ from tinyworld.tasks.taehv.memory_parts import (
     validating,
 )
 
-ALLOWANCE = 3 * 2**29
-"""1.5 GiB for what is no tensor of ours: the CUDA context with its kernels (about 0.5), the buffers of NCCL, cuDNN and
-cuBLAS (about 0.5), and what the allocator loses to rounding and gaps (about 0.5). Usual sizes, not measured for this
-project; `engine.fit_memory` measures what a run really takes."""
-
-TEACHING = "reference VAE gives a held-out clip back, before step 1"
 ENCODING = "reference VAE encodes"
-STEP = "forward and backward pass"
 LEARNING = "Seraena's discriminator learns"
-VALIDATION = "validation"
 REPLAY, SHOWN = "Seraena's replay buffer", "Seraena's frames of a step"
 MOVABLE = (REPLAY, SHOWN)
 """What is there all the time, but not with every setting."""
-MEASURED = (TEACHING, VALIDATION)
-"""Moments that depend on the validation section's clips, not on those that are trained on."""
-
-
-@dataclass(frozen=True)
-class MemoryPlan:
-    """What one process needs on its device with one of the recipe's clip sizes. All sizes in bytes.
-
-    clips: the micro-batch, of the stage that `key` names. standing: what is there all the time, by name. moments: the most
-    that each part of the run needs, `standing` included. not_counted: what comes on top, in words.
-    """
-
-    clips: Clips
-    measured: Clips
-    key: str
-    standing: dict[str, int]
-    moments: dict[str, int]
-    not_counted: tuple[str, ...]
-
-    @property
-    def dearest(self) -> str:
-        return max(self.moments, key=lambda name: self.moments[name])
-
-    @property
-    def total(self) -> int:
-        return self.moments[self.dearest] + ALLOWANCE
-
-    @property
-    def training(self) -> int:
-        """What the clips that are trained on need."""
-        return max(size for name, size in self.moments.items() if name not in MEASURED) + ALLOWANCE
-
-    def clips_at(self, moment: str) -> str:
-        """The micro-batch that a moment is about, in words."""
-        batch, height, width, n_frames = self.measured if moment in MEASURED else self.clips
-        batch = 1 if moment == TEACHING else batch
-        return f"{batch} clip{'' if batch == 1 else 's'} of {height} x {width} x {n_frames}"
-
-    def lines(self) -> list[str]:
-        """The plan as a person reads it."""
-        there = ", ".join(f"{name} {gib(size)}" for name, size in self.standing.items())
-        lines = [
-            f"memory: {gib(self.total)} per process; the largest micro-batch is {self.clips_at(STEP)} (key: {self.key})",
-            f"  {gib(sum(self.standing.values())):>9}  all the time: {there}",
-        ]
-        lines += [
-            f"  {gib(size):>9}  {name}, {self.clips_at(name)}{' (the most)' if name == self.dearest else ''}"
-            for name, size in self.moments.items()
-        ]
-        lines.append(f"  {gib(ALLOWANCE):>9}  on top: CUDA context, libraries and the allocator's gaps (an allowance)")
-        return lines + [f"  not counted: {what}" for what in self.not_counted]
 
 
 def plan_memory(recipe: TaehvRecipe, processes: int) -> MemoryPlan:

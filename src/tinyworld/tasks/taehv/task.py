@@ -23,10 +23,11 @@ from tinyworld.engine.task import Auxiliary, Evaluated, Losses, Roles
 from tinyworld.models.taehv import Taehv
 from tinyworld.models.taehv import weights as taehv_weights
 from tinyworld.models.teachers import Teacher
+from tinyworld.tasks.memory_advice import memory_limit
 from tinyworld.tasks.taehv import measure
 from tinyworld.tasks.taehv.build import build_model, build_seraena
 from tinyworld.tasks.taehv.clips import cached_views, clip_dataset, latent_cache, order, uses_cache
-from tinyworld.tasks.taehv.fit_memory import advice, memory_limit
+from tinyworld.tasks.taehv.fit_memory import advice
 from tinyworld.tasks.taehv.lessons import Lessons, teach_window
 from tinyworld.tasks.taehv.objective import Objective
 from tinyworld.tasks.taehv.plan_memory import plan_memory
@@ -196,6 +197,9 @@ class TaehvTask:
     def memory_advice(self) -> str:
         limit = memory_limit(self.recipe)
         return "" if limit is None else advice(self.recipe, dist.world_size(), limit[0])
+
+    def remarks(self, step: int, means: Mapping[str, float]) -> list[str]:
+        return []
 
     def check_faults(self, faults: Mapping[str, str]) -> None:
         self.datasets[0].check_faults(faults, self.recipe.data.quarantine_budget)

@@ -1,0 +1,1 @@
+"""What `tinyworld check` finds out, family by family."""

@@ -1,0 +1,118 @@
+"""`tinyworld demo fantasy`: codec → video transformer → stage 1 → stage 2 on the embedded rooms, and a table at the end."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tinyworld.cli.commands.train import train
+from tinyworld.config.load import load_recipe
+from tinyworld.config.schema import FantasyRecipe
+from tinyworld.core.errors import ConfigError
+
+LONG = {"codec": 300, "base": 300, "stage1": 500, "stage2": 150}
+SHORT = {"codec": 200, "base": 150, "stage1": 200, "stage2": 60}
+"""Optimizer steps of each part: about ten minutes on two cores, and about four."""
+FLAGS = (
+    "codec_path",
+    "dataset_base_path",
+    "dataset_metadata_path",
+    "output_dir",
+    "run_name",
+    "seed",
+    "device",
+    "cpu_threads",
+)
+"""What can be set from outside: codec_path leaves out the codec's training."""
+WARM_UP = 0.1
+
+
+def run_demo(flags: Mapping[str, Any], short: bool) -> None:
+    """Train all parts one after the other and print the table. Raises ConfigError for a flag that the demo does not take."""
+    unknown = [name for name in flags if name not in FLAGS]
+    if unknown:
+        raise ConfigError(
+            f"--{unknown[0]} is no flag of the demo, which takes --short and {', '.join('--' + name for name in FLAGS)}. To "
+            "change anything else train its recipes one by one: fantasy_demo_base, fantasy_demo_stage1, fantasy_demo_stage2."
+        )
+    steps, given = SHORT if short else LONG, dict(flags)
+    name = str(given.pop("run_name", f"fantasy_demo-{time.strftime('%Y%m%d-%H%M%S')}"))
+    folder = Path(str(given.pop("output_dir", "output"))) / name
+    codec = Path(str(given.pop("codec_path", folder / "codec" / "best_model")))
+    shared = {**given, "run.output_dir": str(folder), "codec_path": str(codec)}
+    if not codec.exists():
+        own = {key: value for key, value in given.items() if not key.startswith("dataset_")}
+        _say(1, "a small TAEHV, which makes latents of frames")
+        train(
+            load_recipe(
+                "taehv_demo", {**own, **_length(steps["codec"]), "run.output_dir": str(folder), "run_name": "codec"}
+            )
+        )
+    shared["condition_cache"] = str(folder / "latents")
+    _fill("fantasy_demo_base", shared)
+    _say(2, "a small video transformer, from scratch: denoise clips, given their first frame and cameras")
+    base = _train("fantasy_demo_base", shared, "base", steps["base"])
+    _say(3, "stage 1: a geometry branch beside the frozen transformer")
+    beside = {**shared, "backbone_path": str(base / "best_model")}
+    first = _train("fantasy_demo_stage1", beside, "stage1", steps["stage1"])
+    _say(4, "stage 2: branch, camera adapters and cross-attention together")
+    last = {**beside, "stage1_checkpoint": str(first / "final_model.safetensors")}
+    outcome = train(_recipe("fantasy_demo_stage2", last, "stage2", steps["stage2"]))
+    print(table(outcome.history[-1]))
+    print(f"report: {outcome.folder / 'report.html'}")
+    print(f"weights: {outcome.folder / 'best_model'}, beside {base / 'best_model'} and {codec}")
+
+
+def table(entry: Mapping[str, Any]) -> str:
+    """What the last validation measured, beside what is known without a model."""
+    base, clips = entry["baseline"], len(entry["clips"])
+    rows = [
+        ("depth, AbsRel (lower is better)", "abs_rel", base["abs_rel"], "median depth of the clip"),
+        ("depth, delta1 (higher)", "delta1", base["delta1"], "median depth of the clip"),
+        ("camera, AUC@30 (higher)", "auc30", base["auc30"], "camera that stands still"),
+        ("", "auc30", base.get("mean_track_auc30"), "mean training track"),
+        ("camera, ATE (lower)", "ate", base["ate"], "camera that stands still"),
+        ("denoising error (lower)", "diffusion", base["diffusion"], "no prediction"),
+    ]
+    lines = [
+        f"\n{clips} held-out clips of rooms never trained on (step {entry['step']}); cameras are estimated, not given"
+    ]
+    lines.append(f"  {'':<34}{'this model':>12}{'baseline':>12}")
+    for label, name, baseline, what in rows:
+        if baseline is not None and entry.get(name) is not None:
+            own = f"{entry[name]:.4f}" if label else ""
+            lines.append(f"  {label:<34}{own:>12}{baseline:>12.4f}  {what}")
+    return "\n".join(lines) + "\n"
+
+
+def _say(number: int, what: str) -> None:
+    print(f"\n{number}/4  {what}", flush=True)
+
+
+def _length(steps: int) -> dict[str, Any]:
+    """Measured once in the middle and once at the end."""
+    return {
+        "max_train_steps": steps,
+        "lr_warmup_steps": max(1, round(WARM_UP * steps)),
+        "validation_steps": max(1, steps // 2),
+        "checkpointing_steps": max(1, steps // 2),
+    }
+
+
+def _recipe(name: str, flags: Mapping[str, Any], run_name: str, steps: int) -> FantasyRecipe:
+    recipe = load_recipe(name, {**flags, **_length(steps), "run_name": run_name})
+    assert isinstance(recipe, FantasyRecipe)
+    return recipe
+
+
+def _train(name: str, flags: Mapping[str, Any], run_name: str, steps: int) -> Path:
+    return train(_recipe(name, flags, run_name, steps)).folder
+
+
+def _fill(name: str, flags: Mapping[str, Any]) -> None:
+    """The latents of all clips that the three parts will see, once."""
+    from tinyworld.tasks.fantasy.fill_cache import fill_cache
+
+    recipe = load_recipe(name, flags)
+    assert isinstance(recipe, FantasyRecipe)
+    fill_cache(recipe)

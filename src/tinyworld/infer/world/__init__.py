@@ -1,0 +1,1 @@
+"""Worlds: generated or lifted scenes, what they are on disk, cameras to ask for."""

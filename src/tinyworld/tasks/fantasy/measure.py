@@ -1,0 +1,172 @@
+"""Held-out clips of a video world: geometry beside trivial baselines, flow matching, and something to look at.
+
+Geometry is measured at fixed noise levels, with noise that belongs to the clip. What counts is measured without giving the
+model the cameras: a camera that was given is copied, not estimated. With them it is measured apart, as given_*.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinyworld.core.geometry import Cameras, decode_pose, encode_pose
+from tinyworld.core.names import file_name
+from tinyworld.core.rng import derive_seed
+from tinyworld.data.worlds.batch import WorldBatch, stack_worlds
+from tinyworld.data.worlds.dataset import WorldSample
+from tinyworld.engine.task import Evaluated
+from tinyworld.infer.codec import Codec
+from tinyworld.losses.flow import FlowSchedule, flow_loss
+from tinyworld.media.colour import colour_depth, depth_range
+from tinyworld.media.write import write_video
+from tinyworld.metrics.geometry import consistency, depth_metrics, median_depth, point_metrics
+from tinyworld.metrics.trajectory import camera_metrics, identity_cameras
+from tinyworld.models.fantasy.prediction import Geometry
+from tinyworld.tasks.fantasy.inputs import Encoded, Inputs, assembled, fixed
+
+PREVIEW_FPS = 8
+GIVEN = ("abs_rel", "ate", "auc30")
+"""What is also measured with the cameras given."""
+
+Encode = Callable[[WorldBatch], Encoded]
+Predict = Callable[[Inputs], tuple[Tensor, Geometry | None]]
+"""Inputs → velocity, and geometry where the model has any."""
+
+
+def batch_of(samples: Sequence[WorldSample], device: torch.device) -> WorldBatch:
+    """Held-out samples as a batch; their noise is that of their ids."""
+    seeded = [replace(sample, noise_seed=derive_seed("held out", sample.id)) for sample in samples]
+    return stack_worlds(seeded).to(device)
+
+
+def evaluate(
+    samples: Sequence[WorldSample],
+    encode: Encode,
+    predict: Predict,
+    schedule: FlowSchedule,
+    sigmas: Sequence[float],
+    track: Tensor | None,
+    device: torch.device,
+) -> list[Evaluated]:
+    """Metrics of each sample beside its baselines. sigmas: the first one's names stand alone, the others end in @sigma.
+
+    track: the mean pose encoding of training clips, T 9, as a baseline; None for a model without geometry.
+    """
+    batch = batch_of(samples, device)
+    known = encode(batch)
+    columns: dict[str, Tensor] = {}
+    for number, sigma in enumerate(sigmas):
+        end = "" if number == 0 else f"@{sigma:g}"
+        inputs, velocity, made = _at(sigma, True, batch, known, predict, schedule)
+        columns[f"diffusion{end}"] = flow_loss(velocity, inputs.latents, inputs.noise, torch.ones_like(inputs.sigma))
+        if made is None:
+            continue
+        if number == 0:
+            given = geometry_metrics(made, batch)
+            columns |= {f"given_{name}": given[name] for name in GIVEN}
+        _, _, blind = _at(sigma, False, batch, known, predict, schedule)
+        assert blind is not None
+        columns |= {f"{name}{end}": value for name, value in geometry_metrics(blind, batch).items()}
+    baselines = _baselines(batch, known, schedule, sigmas, track)
+    return [
+        Evaluated(sample.id, _row(columns, place), {k: v for k, v in _row(baselines, place).items() if v is not None})
+        for place, sample in enumerate(samples)
+    ]
+
+
+def _at(
+    sigma: float, camera: bool, batch: WorldBatch, known: Encoded, predict: Predict, schedule: FlowSchedule
+) -> tuple[Inputs, Tensor, Geometry | None]:
+    count, device = len(batch.ids), known.latents.device
+    index = torch.full((count,), schedule.nearest(sigma))
+    inputs = assembled(known, batch, fixed(count, device, camera), schedule, index, "")
+    return inputs, *predict(inputs)
+
+
+def geometry_metrics(made: Geometry, batch: WorldBatch) -> dict[str, Tensor]:
+    """Depth, points and cameras of N clips, (N,) each."""
+    true = batch.cameras
+    cameras = decode_pose(made.poses[-1], true.height, true.width)
+    return {
+        **depth_metrics(made.depth, batch.depth, batch.mask),
+        **point_metrics(made.points, batch.points, batch.mask),
+        "consistency": consistency(made.depth, made.points, cameras, batch.mask),
+        **camera_metrics(cameras.relative(), true),
+    }
+
+
+def _baselines(
+    batch: WorldBatch, known: Encoded, schedule: FlowSchedule, sigmas: Sequence[float], track: Tensor | None
+) -> dict[str, Tensor]:
+    """What is known without a model: no velocity at all; each clip's median depth; cameras that stand still, or that move as
+    the training clips do in the mean."""
+    found: dict[str, Tensor] = {}
+    for number, sigma in enumerate(sigmas):
+        inputs, still, _ = _at(
+            sigma, True, batch, known, lambda inputs: (torch.zeros_like(inputs.latents), None), schedule
+        )
+        end = "" if number == 0 else f"@{sigma:g}"
+        found[f"diffusion{end}"] = flow_loss(still, inputs.latents, inputs.noise, torch.ones_like(inputs.sigma))
+    if track is None:
+        return found
+    true = batch.cameras
+    flat = depth_metrics(median_depth(batch.depth, batch.mask), batch.depth, batch.mask)
+    still_metrics = camera_metrics(identity_cameras(true), true)
+    usual = decode_pose(track.to(true.extrinsics).expand(len(batch.ids), -1, -1), true.height, true.width)
+    moving = camera_metrics(usual.relative(), true)
+    names = ("ate", "rpe_translation", "rpe_rotation", "auc30")
+    return (
+        found
+        | {name: flat[name] for name in ("abs_rel", "delta1")}
+        | {
+            **{name: still_metrics[name] for name in names},
+            **{f"mean_track_{name}": moving[name] for name in names},
+        }
+    )
+
+
+def _row(columns: dict[str, Tensor], place: int) -> dict[str, float | None]:
+    values = {name: float(column[place]) for name, column in columns.items()}
+    return {name: value if np.isfinite(value) else None for name, value in values.items()}
+
+
+def track_of(samples: Sequence[WorldSample]) -> list[Tensor]:
+    """Pose encodings T 9 of the samples whose scale means something."""
+    cameras = [
+        Cameras(sample.extrinsics, sample.intrinsics, *sample.frames.shape[-2:]) for sample in samples if sample.usable
+    ]
+    return [encode_pose(camera) for camera in cameras]
+
+
+def write_preview(
+    sample: WorldSample,
+    encode: Encode,
+    predict: Predict,
+    schedule: FlowSchedule,
+    sigma: float,
+    codec: Codec | None,
+    device: torch.device,
+    folder: Path,
+) -> None:
+    """original | denoised in one step | true depth | estimated depth, as a small mp4 named after the sample.
+
+    The second needs a codec, the last a model with geometry; the cameras are not given.
+    """
+    batch = batch_of([sample], device)
+    inputs, velocity, made = _at(sigma, False, batch, encode(batch), predict, schedule)
+    frames = batch.frames[0].permute(0, 2, 3, 1).cpu().numpy()
+    panels = [frames]
+    if codec is not None:
+        clean = inputs.noisy - inputs.sigma.reshape(-1, 1, 1, 1, 1) * velocity
+        shown = codec.decode(clean, len(frames))[0].clamp(0, 1)
+        panels.append(shown.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+    if made is not None:
+        mask = batch.mask[0].cpu().numpy()
+        true, depth = batch.depth[0].cpu().numpy(), made.depth[0].float().cpu().numpy()
+        near, far = depth_range(true, mask)
+        panels += [colour_depth(true, mask, near, far), colour_depth(depth, np.ones_like(mask), near, far)]
+    rows = [np.concatenate(row, axis=1) for row in zip(*panels, strict=True)]
+    write_video(folder / f"{file_name(sample.id)}.mp4", rows, PREVIEW_FPS)

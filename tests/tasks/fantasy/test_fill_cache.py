@@ -1,0 +1,416 @@
+"""Filling the cache of conditions: what training asks for, once; resumable, shared; and training from it without encoders."""
+
+import json
+import shutil
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load
+from torch import Tensor
+
+from tests.teachers import make_teacher
+from tinyworld.cli.main import main
+from tinyworld.config.load import load_recipe
+from tinyworld.config.schema import FantasyRecipe
+from tinyworld.core.errors import ConfigError, DataError, MissingFileError, WeightsError
+from tinyworld.data.latent_cache import IncompleteCacheError
+from tinyworld.data.rooms import make_rooms
+from tinyworld.data.worlds.condition_cache import read_makers
+from tinyworld.infer.codec import TaehvCodec, open_codec
+from tinyworld.models.fantasy import encoders
+from tinyworld.models.taehv import Taehv
+from tinyworld.tasks.fantasy import fill_cache as filling
+from tinyworld.tasks.fantasy.conditions import PRECISION, codec_digest, condition_cache, encoder_digest, filling_cache
+from tinyworld.tasks.fantasy.fill_cache import fill_cache
+from tinyworld.tasks.fantasy.sources import dataset_of, find_sources, order_of, wanted
+from tinyworld.tasks.fantasy.task import FantasyTask, to_unit_range
+
+SMALL = {"encoder_width": 8, "decoder_widths": [16, 8, 8, 8]}
+CUTS, HELD_OUT, TRAINED = 2, 1, 3
+CLIPS = CUTS * TRAINED + HELD_OUT
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rooms") / "rooms"
+    return make_rooms(folder, scenes=4, frames=11, height=32, width=48, seed=5, points=False, workers=1)
+
+
+@pytest.fixture(scope="module")
+def codecs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two TAEHV of other weights, and a Wan VAE."""
+    folder = tmp_path_factory.mktemp("codecs")
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        Taehv.from_variant("taew2_1", **SMALL).save_pretrained(folder / str(seed))
+    return [folder / "0", folder / "1", make_teacher(folder / "vae", "wan")]
+
+
+@pytest.fixture
+def worlds(rooms: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return shutil.copytree(rooms, tmp_path / "worlds")
+
+
+@pytest.fixture
+def flags(worlds: Path, codecs: list[Path], tmp_path: Path) -> dict[str, Any]:
+    return {
+        "dataset_base_path": str(worlds), "height": 32, "width": 32, "num_frames": 5, "frame_steps": [1, 2],
+        "codec_path": str(codecs[0]), "condition_cache": str(tmp_path / "cache"), "cached_crops": CUTS, "num_workers": 0,
+        "train_batch_size": 2, "device": "cpu", "output_dir": str(tmp_path / "out"), "tracker_name": "none",
+    }  # fmt: skip
+
+
+def recipe_of(flags: dict[str, Any], name: str = "fantasy_demo_base", **changes: Any) -> FantasyRecipe:
+    recipe = load_recipe(name, {**flags, **changes})
+    assert isinstance(recipe, FantasyRecipe)
+    return recipe
+
+
+def entries(recipe: FantasyRecipe, kind: str) -> list[Path]:
+    return sorted((Path(recipe.data.condition_cache or "") / kind).rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("codec", [0, 2])
+def test_training_gets_what_the_codec_would_give(codec: int, flags: dict[str, Any], codecs: list[Path]) -> None:
+    flags["codec_path"] = str(codecs[codec])
+    done = fill_cache(recipe_of(flags))
+    assert (done.clips.there, done.clips.made, done.prompts.made) == (0, CLIPS, 0)
+    sizes = [entry.stat().st_size for entry in entries(recipe_of(flags), "clips")]
+    assert len(sizes) == CLIPS and sum(sizes) == done.clips.bytes
+    without = FantasyTask(recipe_of(flags, condition_cache=None))
+    cached = FantasyTask(recipe_of(flags, codec_path=None))
+    assert cached.codec is None and without.codec is not None
+    draws = order_of(cached.recipe, cached.dataset, 2)
+    batches = cached.batches(0, 4, 0, 1)
+    for step, (batch,) in enumerate(batches):
+        assert batch.ids == [cached.dataset.worlds[draw.index].id for draw in draws.batch(step)]
+        _same(cached._encode(batch), without.codec.encode(to_unit_range(batch.frames)), without, batch)
+    batch = filling_batch(cached)
+    _same(cached._encode(batch), without.codec.encode(to_unit_range(batch.frames)), without, batch)
+
+
+def filling_batch(task: FantasyTask) -> Any:
+    from tinyworld.tasks.fantasy.measure import batch_of
+
+    return batch_of(task.held_out(), torch.device("cpu"))
+
+
+def _same(found: Any, latents: Tensor, without: FantasyTask, batch: Any) -> None:
+    """Equal up to bf16: half a unit in the last of 8 bits, and what another batch size changes in fp32."""
+    known = without._encode(type(batch)(**{**vars(batch), "conditions": None}))
+    assert torch.equal(known.latents, latents) and found.latents.dtype == torch.float32
+    for one, other in ((found.latents, known.latents), (found.first, known.first)):
+        assert one.shape == other.shape
+        torch.testing.assert_close(one, other, rtol=2**-8, atol=1e-5)
+    assert torch.equal(found.text, known.text) and torch.equal(found.empty, known.empty) and found.clip is None
+
+
+def test_a_step_and_a_validation_run_without_a_codec(
+    flags: dict[str, Any], codecs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_cache(recipe_of(flags))
+    monkeypatch.setattr("tinyworld.tasks.fantasy.task.open_codec", None)
+    task = FantasyTask(recipe_of(flags, codec_path=None))
+    ((batch,),) = task.batches(0, 1, 0, 1)
+    cpu = torch.device("cpu")
+    losses = task.step(task.networks.trainable, batch, cpu, 0)
+    assert all(value.isfinite() for value in losses.terms.values()) and losses.terms
+    (found,) = task.evaluate(task.networks.trainable, task.held_out(), cpu)
+    assert found.metrics["diffusion"] is not None
+    assert task.fingerprint(0)["cached cuts"] == CUTS
+
+
+def test_only_what_is_missing_is_computed(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_of(flags)
+    fill_cache(recipe)
+    before = {entry: load(entry.read_bytes()) for entry in entries(recipe, "clips")}
+    first, second, *_ = before
+    first.write_bytes(first.read_bytes()[:-10])
+    second.unlink()
+    shown: list[int] = []
+    encode = TaehvCodec.encode
+    monkeypatch.setattr(TaehvCodec, "encode", lambda self, x: (shown.append(x.shape[1]), encode(self, x))[1])
+    done = fill_cache(recipe)
+    assert (done.clips.there, done.clips.made, shown) == (CLIPS - 2, 2, [5, 1, 5, 1])
+    assert entries(recipe, "clips") == list(before)
+    for entry, tensors in before.items():
+        assert all(torch.equal(tensor, tensors[name]) for name, tensor in load(entry.read_bytes()).items())
+    monkeypatch.setattr(filling, "open_codec", None)  # nothing missing, nothing loaded
+    assert fill_cache(recipe).clips.there == CLIPS
+
+
+def test_a_failure_in_the_middle_keeps_what_was_made(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, calls = TaehvCodec.encode, iter(range(5))
+    monkeypatch.setattr(TaehvCodec, "encode", lambda self, frames: (next(calls), encode(self, frames))[1])
+    with pytest.raises(StopIteration):
+        fill_cache(recipe_of(flags))
+    monkeypatch.undo()
+    with pytest.raises(IncompleteCacheError, match=rf"{CLIPS - 2} of {CLIPS} clips"):
+        FantasyTask(recipe_of(flags, codec_path=None))
+    done = fill_cache(recipe_of(flags)).clips
+    assert (done.there, done.made) == (2, CLIPS - 2)
+
+
+def test_processes_share_the_work(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_of(flags)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    made = []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        done = fill_cache(recipe).clips
+        assert (done.there, done.by_others) == (0, 0)
+        made.append(done.made)
+    assert sum(made) == CLIPS and min(made) > 0
+    monkeypatch.undo()
+    assert fill_cache(recipe).clips.there == CLIPS
+
+
+def test_what_another_process_made_meanwhile_is_not_made_again(
+    flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, encode, others = recipe_of(flags), TaehvCodec.encode, []
+
+    def slowly(codec: TaehvCodec, frames: Tensor) -> Tensor:
+        if not others:
+            others.append(None)
+            others.append(fill_cache(recipe).clips)
+        return encode(codec, frames)
+
+    monkeypatch.setattr(TaehvCodec, "encode", slowly)
+    done = fill_cache(recipe).clips
+    assert others[1].made == CLIPS and (done.made, done.by_others) == (1, CLIPS - 1)
+
+
+def test_a_cache_of_others_is_noticed_before_training(
+    flags: dict[str, Any], codecs: list[Path], worlds: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"never filled\. Fill it with `tinyworld data cache RECIPE`"):
+        FantasyTask(recipe_of(flags, codec_path=None))
+    fill_cache(recipe_of(flags))
+    for number in (1, 2):
+        for action in (FantasyTask, fill_cache):
+            with pytest.raises(
+                DataError, match=r"another codec than model\.codec_path .*`tinyworld data cache RECIPE`"
+            ):
+                action(recipe_of(flags, codec_path=str(codecs[number])))
+    shutil.copytree(codecs[0], tmp_path / "moved")
+    FantasyTask(recipe_of(flags, codec_path=str(tmp_path / "moved")))
+    for changes in (
+        {"height": 16}, {"num_frames": 9}, {"frame_steps": [2]}, {"cached_crops": CUTS + 1}, {"seed": 7},
+    ):  # fmt: skip
+        with pytest.raises(
+            IncompleteCacheError, match=r"of \d+ clips are not in the cache .*tinyworld data cache RECIPE"
+        ):
+            FantasyTask(recipe_of(flags, codec_path=None, **changes))
+    FantasyTask(recipe_of(flags, cached_crops=1))
+    video = find_sources(recipe_of(flags)).train[0].entry.video
+    with video.open("ab") as file:
+        file.write(b"\0" * 8)
+    with pytest.raises(IncompleteCacheError, match=rf"{CUTS} of {CLIPS} clips"):
+        FantasyTask(recipe_of(flags))
+    assert fill_cache(recipe_of(flags)).clips.made == CUTS
+    FantasyTask(recipe_of(flags))
+
+
+def test_prune_keeps_what_the_recipe_needs(flags: dict[str, Any]) -> None:
+    fill_cache(recipe_of(flags))
+    done = fill_cache(recipe_of(flags, cached_crops=1), prune=True).clips
+    assert (done.there, done.made, done.removed) == (TRAINED + HELD_OUT, 0, TRAINED)
+    assert fill_cache(recipe_of(flags)).clips.made == TRAINED
+
+
+def test_an_unreadable_video_is_left_out_within_the_budget(
+    flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(flags, quarantine_budget=0.5)
+    sources = find_sources(recipe)
+    monkeypatch.setattr("tinyworld.tasks.fantasy.fill_cache.find_sources", lambda recipe: sources)
+    victim = sources.train[1].entry.video
+    victim.write_bytes(b"\0" * 100)  # damaged after the scan
+    done = fill_cache(recipe).clips
+    assert done.made == CLIPS - CUTS and list(done.faults) == [str(victim)]
+    cache = condition_cache(recipe)
+    assert cache is not None
+    cache.require(*wanted(recipe, sources))
+    dataset = dataset_of(recipe, sources.train, cache)
+    for step in range(4):
+        for draw in order_of(recipe, dataset, 2).batch(step):
+            assert dataset[draw].id != sources.train[1].id
+    with pytest.raises(DataError, match="unreadable"):
+        fill_cache(recipe_of(flags, quarantine_budget=0.0))
+
+
+def test_digests_are_those_of_what_is_opened(codecs: list[Path]) -> None:
+    digests = [codec_digest(codec) for codec in codecs]
+    assert digests == [open_codec(codec, PRECISION).digest for codec in codecs] and len(set(digests)) == 3
+
+
+def test_a_recipe_that_names_too_little_is_refused(flags: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"model\.codec_path is not set"):
+        filling_cache(recipe_of(flags, codec_path=None))
+    with pytest.raises(ConfigError, match=r"data\.condition_cache is not set"):
+        fill_cache(recipe_of(flags, condition_cache=None))
+    with pytest.raises(ConfigError, match=r"model\.encoders_path is not set"):
+        filling_cache(published(flags, encoders_path=None))
+
+
+def test_the_command(flags: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    given = [f"--{key}={json.dumps(value) if isinstance(value, list) else value}" for key, value in flags.items()]
+    assert main(["data", "cache", "fantasy_demo_base", *given]) == 0
+    assert f"0 clips were there, {CLIPS} made (" in capsys.readouterr().out
+    fewer = [flag.replace(f"cached_crops={CUTS}", "cached_crops=1") for flag in given]
+    assert main(["data", "cache", "fantasy_demo_base", "--prune", *fewer]) == 0
+    said = capsys.readouterr().out
+    assert f"{TRAINED + HELD_OUT} clips were there, 0 made" in said and f"{TRAINED} entries removed" in said
+
+
+# --- the published transformer: text and image tokens, by stand-ins of the encoders' sizes -----------------------------
+
+
+class FakeText:
+    """As many tokens as the prompt has letters, and one more."""
+
+    shape = (512, 4096)
+
+    def encode(self, prompts: list[str]) -> Tensor:
+        text = torch.zeros(len(prompts), *self.shape, dtype=torch.bfloat16)
+        for row, prompt in enumerate(prompts):
+            text[row, : len(prompt) + 1] = 1 + len(prompt) / 64
+        return text
+
+
+class FakeImage:
+    """Every token is the picture's mean colour."""
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        return pictures.mean((1, 2, 3))[:, None, None].expand(-1, 257, 1280).bfloat16()
+
+
+def published(flags: dict[str, Any], **changes: Any) -> FantasyRecipe:
+    return recipe_of(flags, "fantasy_stage1", backbone_path="unused", **changes)
+
+
+@pytest.fixture
+def world_flags(flags: dict[str, Any], worlds: Path, tmp_path: Path) -> dict[str, Any]:
+    """Samples with two captions between them, and a folder that looks like encoders."""
+    file = worlds / "metadata.json"
+    listed = json.loads(file.read_text())
+    samples = listed["samples"] if isinstance(listed, dict) else listed
+    for number, sample in enumerate(samples):
+        sample["caption"] = ["a room", "another room"][number % 2]
+    file.write_text(json.dumps(listed))
+    for name in ("text_encoder", "tokenizer", "image_encoder"):
+        (tmp_path / "encoders" / name).mkdir(parents=True)
+        (tmp_path / "encoders" / name / "config.json").write_text(name)
+    return {**flags, "encoders_path": str(tmp_path / "encoders")}
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of what was opened. No text encoder may live while the codec does."""
+    names: list[str] = []
+    texts: list[weakref.ref[FakeText]] = []
+    real = open_codec
+
+    def text(path: Path, device: torch.device) -> FakeText:
+        names.append("text")
+        encoder = FakeText()
+        encoder.circle = encoder  # type: ignore[attr-defined]  # as models of transformers are
+        texts.append(weakref.ref(encoder))
+        return encoder
+
+    def image(path: Path, device: torch.device) -> FakeImage:
+        names.append("image")
+        return FakeImage()
+
+    def codec(*arguments: Any) -> Any:
+        assert all(encoder() is None for encoder in texts)
+        names.append("codec")
+        return real(*arguments)
+
+    for name, replacement in (("text_encoder", text), ("image_encoder", image), ("codec", codec)):
+        monkeypatch.setattr(filling, f"open_{name}", replacement)
+    return names
+
+
+def test_text_and_image_tokens(world_flags: dict[str, Any], opened: list[str]) -> None:
+    recipe = published(world_flags)
+    done = fill_cache(recipe)
+    assert opened == ["text", "codec", "image"]
+    assert (done.prompts.made, done.clips.made) == (3, CLIPS)  # two captions and the empty prompt
+    sizes = [file.stat().st_size for file in entries(recipe, "texts")]
+    assert sum(sizes) == done.prompts.bytes and min(sizes) < 9000 and max(sizes) < 14 * 4096 * 2
+    cache = condition_cache(published(world_flags, codec_path=None, encoders_path=None))
+    assert cache is not None
+    dataset = dataset_of(recipe, find_sources(recipe).train, cache)
+    sample = dataset[order_of(recipe, dataset, 2).batch(0)[0]]
+    known = sample.conditions
+    assert known is not None and known.text is not None and known.clip is not None
+    assert torch.equal(known.text, FakeText().encode([sample.caption])[0])
+    expected = FakeImage().encode(to_unit_range(sample.frames[:1]))[0]
+    assert known.clip.shape == (257, 1280) and torch.equal(known.clip, expected)
+    assert torch.equal(cache.text(""), FakeText().encode([""])[0])
+
+
+def test_only_the_encoder_of_what_is_missing_is_opened(
+    world_flags: dict[str, Any], opened: list[str], tmp_path: Path
+) -> None:
+    recipe = published(world_flags)
+    fill_cache(recipe)
+    opened.clear()
+    fill_cache(recipe)
+    assert opened == []
+    entries(recipe, "texts")[0].unlink()
+    assert fill_cache(recipe).prompts.made == 1 and opened == ["text"]
+    opened.clear()
+    entries(recipe, "clips")[0].unlink()
+    assert fill_cache(recipe).clips.made == 1 and opened == ["codec", "image"]
+    (tmp_path / "encoders" / "image_encoder" / "config.json").write_text("another")
+    for action in (fill_cache, condition_cache):
+        with pytest.raises(DataError, match=r"another image encoder than model\.encoders_path names"):
+            action(recipe)
+    assert condition_cache(published(world_flags, encoders_path=None)) is not None
+
+
+def test_a_demo_cache_is_not_taken_for_the_published_transformers(
+    flags: dict[str, Any], world_flags: dict[str, Any], opened: list[str]
+) -> None:
+    fill_cache(recipe_of(flags))
+    with pytest.raises(
+        DataError, match=r"no text and image tokens.*`tinyworld data cache RECIPE`.*model\.encoders_path"
+    ):
+        condition_cache(published(world_flags, encoders_path=None))
+    assert fill_cache(published(world_flags)).clips.made == CLIPS
+    makers = read_makers(Path(flags["condition_cache"]))
+    assert makers is not None and makers.text and makers.image
+    FantasyTask(recipe_of(flags))  # its own entries are still there
+
+
+def test_encoders_of_another_size_are_refused(
+    world_flags: dict[str, Any], opened: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeText, "shape", (512, 1024))
+    with pytest.raises(WeightsError, match=r"512x1024 .* takes 512x4096 .*model\.encoders_path"):
+        fill_cache(published(world_flags))
+    assert entries(published(world_flags), "texts") == []
+    monkeypatch.setattr(FakeText, "shape", (512, 4096))
+    (tmp_path / "encoders" / "text_encoder" / "config.json").write_text("the right one")
+    assert fill_cache(published(world_flags)).prompts.made == 3  # the wrong one has not claimed the folder
+
+
+def test_encoder_digests(
+    world_flags: dict[str, Any], opened: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that the opened encoders state; the files are read once, not once for every run."""
+    folder, remembered = tmp_path / "encoders", filling_cache(published(world_flags)).makers
+    assert remembered.text == encoders._digest(folder / "text_encoder", folder / "tokenizer")
+    assert remembered.image == encoders._digest(folder / "image_encoder")
+    monkeypatch.setattr("tinyworld.data.video_digests.sha256", None)
+    assert filling_cache(published(world_flags)).makers.text == remembered.text
+    (folder / "tokenizer").rename(folder / "words")
+    with pytest.raises(MissingFileError, match=r"no tokenizer/.*model\.encoders_path"):
+        encoder_digest(folder, ("text_encoder", "tokenizer"), filling_cache(published(world_flags)).videos)
