@@ -11,6 +11,7 @@ of them, do not account for: what waits for the backward pass.
 """
 
 import argparse
+import functools
 import time
 
 import torch
@@ -103,7 +104,7 @@ def main() -> None:
     print(f"{'':<28}{'CPU seconds':>12}{'ratio':>8}{'peak MiB':>10}{'ratio':>8}{'held MiB':>10}{'ratio':>8}")
     first: tuple[float, ...] = ()
     for name, branch in forms.items():
-        found = count([backbone, branch], lambda branch=branch: losses(branch))
+        found = count([backbone, branch], functools.partial(losses, branch))
         row = (seconds[name], found.peak / 2**20, found.held / 2**20)
         first = first or row
         cells = "".join(

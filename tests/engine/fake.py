@@ -167,7 +167,7 @@ def fake_recipe(folder: Path, **sections: dict[str, Any]) -> Recipe:
         "optimizer": {"learning_rate": 0.05, "lr_scheduler": "cosine", "lr_warmup_steps": 3},
         "training": {"max_train_steps": 20, "mixed_precision": "no", "log_steps": 5, "ema_decay": 0.9},
         "checkpoint": {"checkpointing_steps": 5},
-        "validation": {"validation_steps": 10, "early_stopping_patience": 0},
+        "validation": {"validation_steps": 10, "early_stopping_patience": 0, "metric_for_best_model": "psnr"},
     }
     for name, changes in sections.items():
         values[name] = {**values.get(name, {}), **changes}

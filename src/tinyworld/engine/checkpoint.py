@@ -202,6 +202,14 @@ def link(path: Path) -> None:
         files.hard_link(best_weights(path), path.parent / name)
 
 
+def linked_to(file: Path) -> Path | None:
+    """The checkpoint whose weights `file` is a link to, in the same run; None for any other path."""
+    if not file.is_file():
+        return None
+    weights = ((path, best_weights(path)) for path in listing(file.parent))
+    return next((path for path, own in weights if own.exists() and own.samefile(file)), None)
+
+
 def relink(run: Path) -> Path | None:
     """Point latest.safetensors at the newest checkpoint that verifies, after a kill between its rename and its link or
     after newer ones were set aside; that checkpoint, None when there is none.

@@ -108,10 +108,12 @@ def names_a_checkpoint(wanted: str) -> bool:
 
 
 def resumed_path(recipe: Recipe) -> Path:
-    """The checkpoint folder that resume_from_checkpoint names as a path. Raises MissingFileError or CheckpointError."""
+    """The checkpoint folder that resume_from_checkpoint names as a path, or one of whose weights it names the link in the run
+    (step-N.safetensors, latest.safetensors). Raises MissingFileError or CheckpointError."""
     wanted = recipe.checkpoint.resume_from_checkpoint
     assert wanted is not None
     path = files.find(wanted, recipe.source_folder, "checkpoint", "checkpoint.resume_from_checkpoint")
+    path = checkpoint.linked_to(path) or path
     if not path.is_dir() or files.read_manifest(path) is None:
         raise CheckpointError(
             f"{path} is not a checkpoint folder (no readable {files.MANIFEST}). Name a folder like output/<run>/checkpoint-500, "

@@ -23,6 +23,8 @@ MOST_PAIRS = 16
 """Of a clip; they are spread evenly over it."""
 MIN_OVERLAP = 0.15
 """Where a smaller share of frame i lands in frame j there is nothing to measure."""
+SLACK = 1e-6
+"""Pixels that rounding may carry one from the border out of the picture."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ def _carried(depth: Tensor, motion: Tensor, lens: Tensor, other_lens: Tensor) ->
 
 def _inside(seen: Tensor, height: int, width: int) -> Tensor:
     u, v, z = seen.unbind(-1)
-    return (z > 0) & (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1)
+    across, down = ((at >= -SLACK) & (at <= size - 1 + SLACK) for at, size in ((u, width), (v, height)))
+    return (z > 0) & across & down
 
 
 def _depth_at(depth: Tensor, seen: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ UNSURE = 10.0
 """Percent of the points, the least sure ones, that are left out."""
 OUTSIDE = 1.0
 """Percent of the points beyond each face of the box: a few far ones would make everything else small."""
-FRUSTUM = 0.16
+FRUSTUM = 0.12
 """Depth of a drawn camera, in median depths of the scene."""
 FARTHEST = 20.0
 """Median depths: cameras estimated farther away than that do not make the box larger."""
@@ -123,7 +123,7 @@ def first_view(cameras: Cameras, depth: float, box: Box) -> dict[str, dict[str, 
     """plotly's camera from behind and above the first camera, towards what it sees."""
     outward = inverse(cameras.extrinsics[:1].to("cpu", torch.float64))[0].numpy()
     right, down, forward, centre = (outward[:, column] for column in range(4))
-    eye = centre - 1.1 * depth * forward - 0.45 * depth * down + 0.5 * depth * right
+    eye = centre - 0.75 * depth * forward - 0.35 * depth * down + 0.4 * depth * right
     return _view(box.placed(eye), box.placed(centre + 0.8 * depth * forward))
 
 

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -18,7 +18,9 @@ from tinyworld.report.figures import machine_charts, quality_charts, training_ch
 from tinyworld.report.held_out import held_out_scenes
 from tinyworld.report.previews import EMBEDDED_BYTES, embed_previews
 from tinyworld.report.read import Run, read_run
-from tinyworld.report.scene_page import viewer_data
+
+if TYPE_CHECKING:
+    from tinyworld.report.shown import ShownScene
 
 MOST_CLIPS, MOST_ROWS = 40, 100
 """Rows of the clip table and of each list of events; the page says how many more there are."""
@@ -65,7 +67,7 @@ def build_report(run_folder: str | Path, embedded_bytes: int = EMBEDDED_BYTES) -
         headline=_headline(run),
         groups=groups,
         preview_notes=preview_notes + scene_notes,
-        viewer=viewer_data(scenes),
+        viewer=_viewer(scenes),
         sections=sections,
         clips=_clips(run),
         figures=embedded_json([chart.figure for charts in sections.values() for chart in charts]),
@@ -83,6 +85,15 @@ def build_report(run_folder: str | Path, embedded_bytes: int = EMBEDDED_BYTES) -
     path = folder / "report.html"
     write_atomic(path, page)
     return path
+
+
+def _viewer(scenes: list["ShownScene"]) -> Markup | None:
+    """What the viewer's script reads, or None without a scene; only scenes need torch."""
+    if not scenes:
+        return None
+    from tinyworld.report.scene_page import viewer_data
+
+    return viewer_data(scenes)
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:

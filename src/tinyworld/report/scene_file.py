@@ -21,7 +21,6 @@ from tinyworld.core.geometry import Cameras
 from tinyworld.report.pictures import encoded
 from tinyworld.report.shown import ShownScene, ShownWorld
 
-SUFFIX = ".npz"
 FORM = 1
 MOST_FRAMES = 25
 MOST_PIXELS = 40_000
@@ -60,7 +59,7 @@ def _described(world: ShownWorld) -> dict[str, Any]:
 
 def _arrays(world: ShownWorld) -> dict[str, np.ndarray]:
     known = world.known & (world.depth <= HALF_LARGEST)
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "depth": np.where(known, world.depth, 0).astype(np.float16),
         "extrinsics": world.cameras.extrinsics.cpu().numpy().astype(np.float32),
         "intrinsics": world.cameras.intrinsics.cpu().numpy().astype(np.float32),

@@ -64,10 +64,8 @@ def build_scene_page(
     return path
 
 
-def viewer_data(scenes: Sequence[ShownScene], points: int = POINTS) -> Markup | None:
-    """What the viewer's script reads; None without a scene."""
-    if not scenes:
-        return None
+def viewer_data(scenes: Sequence[ShownScene], points: int = POINTS) -> Markup:
+    """What the viewer's script reads of one scene or more."""
     scenes = [scene.thinned(MOST_FRAMES) for scene in scenes]
     worlds = sum(len(scene.worlds) for scene in scenes)
     most = min(points, PAGE_POINTS // worlds)
@@ -115,6 +113,7 @@ def _scene(scene: ShownScene, pictures: _Pictures, most: int) -> dict[str, Any]:
         "size": list(scene.frames.shape[2:0:-1]),
         "video": pictures.video,
         "worlds": worlds,
+        "asked": None if scene.asked is None else rounded(box.placed(scene.asked.centres().numpy())),
         "step": EDGE / 2 / STEPS,
         "edges": rounded(box.edges),
         "view": first_view(scene.worlds[0].cameras, depth, box),
@@ -132,7 +131,7 @@ def _facts(scene: ShownScene, counts: Sequence[int]) -> list[tuple[str, str]]:
     rows = [(str(label).replace("_", " ").capitalize(), _told(value)) for label, value in scene.facts.items()]
     rows += [
         ("Frames", f"{count} of {height} × {width}, {scene.fps:.3g} a second"),
-        ("Scale", f"{scene.scale:.4g} m per unit" if scene.scale != 1 else "unknown, or metres"),
+        ("Scale", f"{scene.scale:.4g} m per unit" if scene.scale != 1 else "1 (metres, or unknown)"),
     ]
     for world, shown in zip(scene.worlds, counts, strict=True):
         of = f" of {_available(world):,}" if _available(world) > shown else ""

@@ -60,13 +60,16 @@ class ShownWorld:
             depth = torch.from_numpy(np.where(self.known, self.depth, 0).astype(np.float64))
             points = world_points(depth, self.cameras.to("cpu", torch.float64)).numpy()
         with np.errstate(invalid="ignore"):
-            near = (np.abs(points) <= LARGEST).all(-1)
-        return points, near & (self.known if self.points is None else np.isfinite(points).all(-1))
+            valid = np.asarray((np.abs(points) <= LARGEST).all(-1))
+        if self.points is None:
+            valid &= self.known
+        return points, valid
 
 
 @dataclass(frozen=True)
 class ShownScene:
-    """frames: uint8 T H W 3. scale: metres per unit, 1 where unknown. facts: label → value, as the page tells them."""
+    """frames: uint8 T H W 3. scale: metres per unit, 1 where unknown. facts: label → value, as the page tells them. asked: the
+    cameras that the clip was made to follow, in the worlds' unit; None where there were none."""
 
     name: str
     frames: np.ndarray
@@ -74,6 +77,7 @@ class ShownScene:
     fps: float
     scale: float = 1.0
     facts: dict[str, Any] = field(default_factory=dict)
+    asked: Cameras | None = None
 
     def __post_init__(self) -> None:
         if self.frames.dtype != np.uint8 or self.frames.ndim != 4 or self.frames.shape[3] != 3 or not self.frames.size:

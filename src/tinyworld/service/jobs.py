@@ -1,11 +1,11 @@
 """Jobs and their folders. Every path is made here, of names that are drawn or fixed; nothing of a request becomes one.
 
-    FOLDER/
-      service.lock        held by the service that uses the folder
-      k3J…22 letters…/    one job, by its identifier, which is drawn at random
-        job.json          everything about it; written last, so that a folder without it was never submitted
-        upload            the file that was sent, under this name whatever its own; gone when the job has ended
-        files/            the results, under the names in `RESULTS`
+FOLDER/
+  service.lock        held by the service that uses the folder
+  k3J…22 letters…/    one job, by its identifier, which is drawn at random
+    job.json          everything about it; written last, so that a folder without it was never submitted
+    upload            the file that was sent, under this name whatever its own; gone when the job has ended
+    files/            the results, under the names in `RESULTS`
 """
 
 import fcntl
@@ -149,8 +149,14 @@ class Shelf:
                     continue
         return total
 
-    def drop_upload(self, identifier: str) -> None:
-        self.upload(identifier).unlink(missing_ok=True)
+    def tidy(self, job: Job) -> None:
+        """Of a job that has ended, leave the record and the results that are to be fetched."""
+        place = self.place(job.id)
+        for path in place.iterdir():
+            if path.is_dir() and not (path.name == FILES and job.files):
+                shutil.rmtree(path)
+            elif path.is_file() and path.name != RECORD:
+                path.unlink()
 
     def remove(self, identifier: str) -> None:
         """The folder of a job, and all in it. The record goes first: what is left by a kill was never submitted."""

@@ -4,6 +4,7 @@ A process of its own, because a thread cannot be ended: a job that takes too lon
 memory costs that job, and not the service.
 """
 
+import contextlib
 import multiprocessing
 import signal
 import traceback
@@ -38,13 +39,16 @@ Opening = Callable[[], tuple[Work, Any]]
 
 @dataclass(frozen=True)
 class Message:
-    """What the worker says. kind: ready (with what can be asked), refused (an error of opening), progress, done, failed, stopped."""
+    """What the worker says. kind: ready (what can be asked), refused (an error of opening), progress, done, failed, stopped;
+    nothing, for silence."""
 
     kind: str
     value: Any = None
 
 
-UNEXPECTED = "This job failed for a reason that lies in the program, not in the request. The service's log has the details."
+UNEXPECTED = (
+    "This job failed for a reason that lies in the program, not in the request. The service's log has the details."
+)
 
 
 class Worker:
@@ -80,16 +84,16 @@ class Worker:
         return message.value
 
     def give(self, request: dict[str, Any], place: Path, name: str) -> None:
-        assert self._pipe is not None
-        self._pipe.send((request, place, name))
+        self._say((request, place, name))
 
     def stop(self) -> None:
         """Say that the job is no longer wanted; the worker looks between steps."""
+        self._say(None)
+
+    def _say(self, words: Any) -> None:
         assert self._pipe is not None
-        try:
-            self._pipe.send(None)
-        except OSError:  # it has ended; the next `hear` finds out
-            return
+        with contextlib.suppress(OSError):  # the process has ended; the next `hear` finds out
+            self._pipe.send(words)
 
     def hear(self, seconds: float | None) -> Message | None:
         """What the worker says within this time, Message("nothing") for silence; None where it has ended."""

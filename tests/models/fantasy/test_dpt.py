@@ -261,3 +261,13 @@ def test_geometry_is_a_tree_of_tensors() -> None:
     one = torch.zeros(1)
     leaves, _ = torch.utils._pytree.tree_flatten(Geometry(one, one, one, one, (one, one)))
     assert len(leaves) == 6
+
+
+def test_clip_by_clip_equals_all_at_once() -> None:
+    head = DptHead(2 * DEMO.backbone.width, DEMO.branch, 2, chunk=2)
+    head.init_weights(torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    levels = [torch.randn(3, 2, 6, 2 * DEMO.backbone.width, generator=generator) for _ in range(4)]
+    together = head(levels, (2, 2, 3))
+    head.checkpointing = True
+    torch.testing.assert_close(head(levels, (2, 2, 3)), together, rtol=1e-5, atol=1e-6)

@@ -1,7 +1,6 @@
 """A trained world beside labels, and beside itself without cameras."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +14,12 @@ from tinyworld.infer.world.following import following
 from tinyworld.infer.world.pipeline import FantasyWorldPipeline
 from tinyworld.infer.world.scene import Scene
 from tinyworld.infer.world.tally import Outcome
-from tinyworld.infer.world.without_truth import STILL, against
+from tinyworld.infer.world.without_truth import STILL, against, as_asked
 from tinyworld.metrics.geometry import consistency, depth_metrics, median_depth, point_metrics
 from tinyworld.metrics.trajectory import NAMES as FOLLOWING
 from tinyworld.metrics.trajectory import camera_metrics, identity_cameras
 
-MEDIAN, WITHOUT = "median depth", "no camera given"
+MEDIAN, FORWARD, WITHOUT = "median depth", "even forward motion", "no camera given"
 NAMES = (
     *("abs_rel", "delta1", "abs_rel_scaled", "delta1_scaled", "point_error", "point_error_scaled"),
     *("consistency", *FOLLOWING),
@@ -51,8 +50,9 @@ class Labelled:
 
 
 def judged(pipeline: FantasyWorldPipeline, truth: Labelled, sigma: float) -> Outcome:
-    """The window lifted without its cameras, at noise sigma, against its labels: NAMES, beside the clip's median depth and
-    a camera that stands still. NaN where there is no label. Raises as `FantasyWorldPipeline.lift`."""
+    """The window lifted without its cameras, at noise sigma, against its labels: NAMES, beside the clip's median depth, a
+    camera that stands still, and one that goes straight on (which, after a similarity, meets any even straight track). NaN
+    where there is no label. Raises as `FantasyWorldPipeline.lift`."""
     return compared(pipeline.lift(truth.frames, sigma, generator=truth.seed), truth)
 
 
@@ -68,7 +68,8 @@ def compared(scene: Scene, truth: Labelled) -> Outcome:
     flat, still = median_depth(target, mask), identity_cameras(true)
     constant = depth_metrics(flat, target, mask)
     standing = point_metrics(world_points(flat.double(), still), truth.points[None].double(), mask)
-    baselines = {MEDIAN: constant | standing, STILL: camera_metrics(still, true)}
+    moving = {name: camera_metrics(cameras, true) for name, cameras in ((STILL, still), (FORWARD, _forward(true)))}
+    baselines = {MEDIAN: constant | standing, **moving}
     return Outcome(
         truth.id,
         truth.start,
@@ -81,7 +82,8 @@ def followed(
     pipeline: FantasyWorldPipeline, path: str | Cameras, name: str, seed: int, request: dict[str, Any]
 ) -> Outcome:
     """Two worlds of one seed, made with and without being given a camera path: how well the cameras that the model sees in
-    each video, told nothing, follow it. Also beside a camera that stands still.
+    each video, told nothing, follow it, and how well its frames move with it: `without_truth.FOLLOWED`. Also beside a camera
+    that stands still.
 
     path: words of `camera_paths`, or cameras of the clip in the scene's unit. name: the outcome's id. request: what else the
     pipeline is called with. Raises as the pipeline does.
@@ -90,8 +92,9 @@ def followed(
     asked = cameras_for(path, clip.frames, clip.height, clip.width) if isinstance(path, str) else path
     asked = asked.to(torch.float64).relative()
     made = [pipeline(camera=camera, generator=seed, **request) for camera in (asked, None)]
-    own, without = (following(pipeline, scene, asked) for scene in made)
-    return Outcome(name, seed, own, {WITHOUT: without, STILL: against(identity_cameras(asked), asked)})
+    own, without = ({**following(pipeline, scene, asked), "colour_as_asked": as_asked(scene, asked)} for scene in made)
+    still = {**against(identity_cameras(asked), asked), "colour_as_asked": 1.0}
+    return Outcome(name, seed, own, {WITHOUT: without, STILL: still})
 
 
 def starts(frames: int, clip: int, step: int, windows: int) -> list[int]:
@@ -105,14 +108,16 @@ def starts(frames: int, clip: int, step: int, windows: int) -> list[int]:
     return list(dict.fromkeys(room * (2 * k + 1) // (2 * windows) for k in range(windows)))
 
 
+def _forward(true: Cameras) -> Cameras:
+    """Cameras B T that go straight on, one unit a frame, and never turn."""
+    extrinsics = identity_cameras(true).extrinsics.clone()
+    extrinsics[..., 2, 3] = -torch.arange(extrinsics.shape[1]).to(extrinsics)
+    return Cameras(extrinsics, true.intrinsics, true.height, true.width)
+
+
 def _one(cameras: Cameras) -> Cameras:
     return Cameras(cameras.extrinsics[None], cameras.intrinsics[None], cameras.height, cameras.width)
 
 
 def _numbers(values: dict[str, Tensor], usable: bool) -> dict[str, float]:
     return {name: float(value[0]) if usable or name not in SCALED else math.nan for name, value in values.items()}
-
-
-def metrics_at(names: Sequence[str], sigma: float) -> dict[str, str]:
-    """Each metric's name with the noise level behind it, for a table of several."""
-    return {name: f"{name}@{sigma:g}" for name in names}

@@ -25,12 +25,12 @@ class Outcome:
 class Line(NamedTuple):
     """One metric beside one baseline, or beside none (then baseline is NaN and wins and of are 0).
 
-    mean, low, high: over the `count` clips that have a value, with the 95 % bootstrap interval of the mean (NaN for one).
+    mean, low, high: over the `clips` that have a value, with the 95 % bootstrap interval of the mean (NaN for one).
     beside: the baseline's name. baseline: its mean. wins: in how many of the `of` clips with both the model is better.
     """
 
     name: str
-    count: int
+    clips: int
     mean: float
     low: float
     high: float
@@ -51,7 +51,10 @@ def tally(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[Line]:
     for name in names:
         own = [_mean([part.values.get(name, math.nan) for part in parts]) for parts in clips]
         rivals = dict.fromkeys(
-            key for part in outcomes for key, values in part.baselines.items() if math.isfinite(values.get(name, math.nan))
+            key
+            for part in outcomes
+            for key, values in part.baselines.items()
+            if math.isfinite(values.get(name, math.nan))
         )
         if any(map(math.isfinite, own)):
             lines += [_line(name, own, key, clips) for key in rivals or (None,)]

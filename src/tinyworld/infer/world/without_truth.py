@@ -15,6 +15,8 @@ from tinyworld.metrics.trajectory import NAMES as FOLLOWING
 from tinyworld.metrics.trajectory import camera_metrics, identity_cameras
 
 STILL, FLAT = "still camera", "constant depth"
+FOLLOWED = (*FOLLOWING, "colour_as_asked")
+"""How well cameras are followed: as the model sees them in the video, and by `as_asked`, for which none are estimated."""
 NAMES = (
     "depth_agreement",
     "colour_agreement",
@@ -23,7 +25,7 @@ NAMES = (
     "colour_flicker",
     "depth_flicker",
     "unsteadiness",
-    *FOLLOWING,
+    *FOLLOWED,
 )
 """`agreement`'s depth, colour and overlap; depth against the scene's own points; then how steady colours, depth and camera are;
 then, for cameras that were asked for, how well they are followed."""
@@ -49,11 +51,21 @@ def judged_alone(scene: Scene, name: str, part: int | str = 0, pipeline: Fantasy
     still = {"depth_agreement": found.depth_still, "colour_agreement": found.colour_still}
     asked = asked_cameras(scene)
     if asked is not None and len(scene.frames) > 1:
+        values["colour_as_asked"], still["colour_as_asked"] = as_asked(scene, asked), 1.0
         told = scene.facts.get("follows") if pipeline is None else following(pipeline, scene, asked)
         if told is not None:
             values |= {key: float(told[key]) for key in FOLLOWING}
             still |= against(identity_cameras(asked), asked)
     return Outcome(name, part, values, {STILL: still, FLAT: {"colour_agreement": found.colour_flat}})
+
+
+def as_asked(scene: Scene, asked: Cameras) -> float:
+    """How well the frames move as the asked cameras (T) would have them: the difference of colours that is left when pixels
+    are carried by these cameras at the scene's own depths, over that when they stay where they are. Below 1 the cameras
+    explain something; a video that does not move has a value far above. NaN where nothing overlaps or changes.
+    """
+    found = agreement(to_unit(scene.frames), torch.from_numpy(scene.depth), asked)
+    return found.colour / found.colour_still if found.colour_still > 0 else float("nan")
 
 
 def against(cameras: Cameras, asked: Cameras) -> dict[str, float]:

@@ -119,7 +119,7 @@ class DptHead(nn.Module):
     """Features of four blocks → `outputs` raw channels per pixel of every video frame (2 for depth, 4 for points).
 
     in_width: channels of the features. chunk: latent frames worked on at a time, bounds memory and changes no result.
-    checkpointing: in training keep only each piece's inputs and compute it again in the backward pass.
+    checkpointing: keep only each piece's inputs and compute it again in the backward pass, clip by clip.
     """
 
     def __init__(
@@ -156,6 +156,13 @@ class DptHead(nn.Module):
         if len(levels) != 4 or any(level.shape[1:3] != (frames, rows * cols) for level in levels):
             shapes = [tuple(level.shape) for level in levels]
             raise ValueError(f"the head needs 4 levels of B {frames} {rows * cols} C for the grid {grid}, got {shapes}")
+        if not self.checkpointing:
+            return self._clips(levels, grid)
+        clips = range(len(levels[0]))  # one at a time: a piece's memory is then that of one clip
+        return torch.cat([self._clips([level[i : i + 1] for level in levels], grid) for i in clips])
+
+    def _clips(self, levels: Sequence[Tensor], grid: tuple[int, int, int]) -> Tensor:
+        frames, rows, cols = grid
         pasts: Pasts = (None, None, None, None)
         raw = []
         for start in range(0, frames, self.chunk):

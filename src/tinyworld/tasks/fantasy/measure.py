@@ -129,7 +129,7 @@ def _baselines(
 
 
 def _row(columns: dict[str, Tensor], place: int) -> dict[str, float | None]:
-    values = {name: float(column[place]) for name, column in columns.items()}
+    values = {name: float(column[place].detach()) for name, column in columns.items()}
     return {name: value if np.isfinite(value) else None for name, value in values.items()}
 
 

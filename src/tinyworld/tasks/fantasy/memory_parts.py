@@ -93,7 +93,7 @@ def _stepping(recipe: FantasyRecipe, clips: Clips) -> Counted:
         if made is not None:
             outputs += [*made[:4], *made.poses]
         held, working = (0, 0) if losses is None else (losses.held, losses.peak - losses.held)
-        loss = cast(Tensor, _Losses.apply(held, working, *outputs))  # type: ignore[no-untyped-call]
+        loss = cast(Tensor, _Losses.apply(held, working, *outputs))
         del batch, velocity, made, outputs
         return loss
 
@@ -189,7 +189,8 @@ class _Outputs(nn.Module):
             self.register_buffer(name, getattr(batch, name))
 
     def geometry(self) -> Geometry:
-        return Geometry(*self.maps, tuple(self.poses))
+        depth, depth_confidence, points, point_confidence = self.maps
+        return Geometry(depth, depth_confidence, points, point_confidence, tuple(self.poses))
 
 
 def _loss_bytes(loss: FantasyLossConfig, clips: Clips) -> Counted:

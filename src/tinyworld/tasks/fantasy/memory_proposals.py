@@ -43,8 +43,9 @@ class _Search:
     def together(self) -> list[Proposal]:
         """All settings and the largest batch with which they fit; with each way to share weights out, where one is needed."""
         base = self._joined(self._settings())
-        batches = [({}, ""), *self._batches()]
-        for ways in ([({}, "")], self._shared()):
+        nothing: tuple[Changes, str] = ({}, "")
+        batches = [nothing, *self._batches()]
+        for ways in ([nothing], self._shared()):
             found = []
             for way in ways:
                 batch = next((choice for choice in batches if self._fits({**base[0], **choice[0], **way[0]})), None)
