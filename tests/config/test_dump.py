@@ -23,7 +23,7 @@ FANTASY = {
     "fantasy_demo_base": WORLD,
     "fantasy_demo_stage1": {**WORLD, "backbone_path": "base"},
     "fantasy_demo_stage2": {**WORLD, "backbone_path": "base", "stage1_checkpoint": "a.safetensors"},
-    "fantasy_stage1": {**WORLD, "backbone_path": "wan"},
+    "fantasy_stage1": {**WORLD, "backbone_path": "wan", "pretrained_model_path": "b.safetensors"},
     "fantasy_stage2": {**WORLD, "backbone_path": "wan", "stage1_checkpoint": "a.safetensors"},
 }
 """What each recipe leaves to the user."""

@@ -1,6 +1,7 @@
 """Requests: what is taken, what is refused, who may ask; nothing outside the service's folder is ever touched."""
 
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(place: Path):
+def client(place: Path) -> Iterator[TestClient]:
     with service(place / "jobs", max_upload_mb=0.25, max_steps=60, max_frames=81, max_pixels=64 * 64) as client:
         yield client
 
@@ -224,7 +225,7 @@ def test_too_large(client: TestClient) -> None:
     assert send(client, "lift", MP4 + bytes(2**18)).status_code == 413
     sent = []
 
-    def pieces():
+    def pieces() -> Iterator[bytes]:
         yield b'--cut\r\nContent-Disposition: form-data; name="video"; filename="a.mp4"\r\n\r\n'
         for _ in range(100):
             sent.append(1)
@@ -341,6 +342,9 @@ def test_the_page(tmp_path: Path) -> None:
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
+        assert (
+            answer.headers["referrer-policy"] == "same-origin"
+        )  # with no-referrer, browsers hide where a form comes from
         assert not re.search(r'(?:src|href|action)="?(?:https?:)?//', answer.text)
         html = {"Accept": "text/html", "Origin": LOCAL}
         form = {"image": ("<img src=x onerror=alert(1)>.png", PNG), "camera": (None, "orbit")}

@@ -1,6 +1,8 @@
 """Jobs that take too long, die, fill the disk or grow old, and what a restart finds."""
 
 import json
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -33,6 +35,22 @@ def test_jobs_that_go_wrong(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
         assert "longer than the 0.02 minutes" in outcome("deaf")
         assert "4 MiB" in outcome("fat")
         assert wait(client, send(client, prompt="fast").json()["id"])["state"] == "done"
+
+
+def test_a_worker_that_is_ended_from_outside(tmp_path: Path) -> None:
+    with service(tmp_path / "jobs") as client:
+        job = send(client, prompt="slow").json()["id"]
+        wait(client, job, ("running",))
+        while client.queue.job(job)[0].progress is None:
+            time.sleep(0.01)
+        os.kill(client.queue.worker.pid, signal.SIGTERM)  # as when the whole group is told to end
+        assert wait(client, job)["state"] == "interrupted"
+        assert wait(client, send(client, prompt="fast").json()["id"])["state"] == "done"
+        os.kill(client.queue.worker.pid, signal.SIGKILL)
+        client.queue.worker._process.join()
+        assert wait(client, send(client, prompt="fast").json()["id"])["state"] == "done"
+        client.queue.drop(job)  # of a job that was submitted, when the answer to it was lost
+        assert client.get(f"/jobs/{job}").status_code == 200 and (tmp_path / "jobs" / job / "job.json").is_file()
 
 
 def test_the_disk_is_full(tmp_path: Path) -> None:

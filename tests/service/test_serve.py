@@ -17,7 +17,8 @@ from tinyworld.core.errors import EXIT_USER_ERROR
 from tinyworld.service import work
 
 httpx2 = pytest.importorskip("httpx2", reason="the service's tests need httpx2")
-pytest.importorskip("uvicorn", reason="the service needs the extra serve: pip install 'tinyworld[serve]'")
+for needed in serve.NEEDED:
+    pytest.importorskip(needed, reason="the service needs the extra serve: pip install 'tinyworld[serve]'")
 
 
 def command(*argv: str | Path) -> int:

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def models(place: Path) -> Models:
 
 
 @pytest.fixture(scope="module")
-def client(place: Path):
+def client(place: Path) -> Iterator[TestClient]:
     worker = Worker(partial(open_models, models(place), Limits(**SMALL)))
     abilities = worker.start()
     assert abilities == Abilities({}, (HEIGHT, WIDTH, FRAMES), False, True)
@@ -152,17 +153,12 @@ def test_what_the_models_can_do(place: Path) -> None:
 
 
 def test_a_video_without_geometry(place: Path, tmp_path: Path) -> None:
-    work, video = open_models(Models(base=place / "base", codec=place / "codec", device="cpu"), Limits())
-    asked = {
-        "kind": "generate",
-        "height": 32,
-        "width": 48,
-        "frames": 5,
-        "seed": 0,
-        "steps": 1,
-        "prompt": "",
-        "camera": "",
-    }
+    work, abilities = open_models(Models(base=place / "base", codec=place / "codec", device="cpu"), Limits())
+    assert set(abilities.reasons) == {"reconstruct", "lift"} and not abilities.geometry
+    sizes = {"height": HEIGHT, "width": WIDTH, "frames": FRAMES}
+    asked = {"kind": "generate", **sizes, "seed": 0, "steps": 1, "prompt": "", "camera": ""}
     seen: list[tuple[int, int]] = []
     outcome = work(asked, tmp_path, "", lambda done, total: seen.append((done, total)))
-    assert outcome.files == ["video.mp4"] and probe(tmp_path / "files" / "video.mp4").frames == 5 and seen == [(1, 1)]
+    assert (
+        outcome.files == ["video.mp4"] and probe(tmp_path / "files" / "video.mp4").frames == FRAMES and seen == [(1, 1)]
+    )

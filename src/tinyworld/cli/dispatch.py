@@ -21,8 +21,10 @@ from tinyworld.cli.commands import (
     reconstruct,
     replay,
     report,
+    serve,
     supervise,
     train,
+    view,
 )
 from tinyworld.core.console import ConsoleHandler
 from tinyworld.core.errors import (
@@ -50,6 +52,8 @@ COMMANDS = (
     checkpoint,
     compress,
     report,
+    view,
+    serve,
     doctor,
     replay,
 )

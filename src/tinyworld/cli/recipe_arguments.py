@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tinyworld.config.schema import Recipe
 
 
+FIRST_STAGE = "fantasy_stage1"
+"""What an unknown task of the family is told about by, with the tasks that there are."""
 NO_PREFIX = "\0"
 """A first character of flags that no argument has: argparse then leaves all arguments to us, a flag in front included."""
 
@@ -56,7 +58,8 @@ def _of_task(given: list[str]) -> str | None:
     for argument, following in zip(given, [*given[1:], ""], strict=True):
         name, equals, value = argument.partition("=")
         if name == "--task":
-            return RECIPE_OF_TASK.get(value if equals else following)
+            task = value if equals else following
+            return RECIPE_OF_TASK.get(task, FIRST_STAGE if task.startswith("fantasy_world") else None)
     return None
 
 

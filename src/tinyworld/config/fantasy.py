@@ -91,6 +91,12 @@ class FantasyModelConfig(Section):
     backbone_dtype: Literal["bf16", "fp32"] = Field(
         default="bf16", description="Number type in which the frozen transformer is kept."
     )
+    pretrained_model_path: Text | None = Field(
+        default=None,
+        description="Weights of what is trained to start from, such as step-N.safetensors of a run of the same task. Unset: "
+        "stage1_checkpoint, or a random start.",
+        json_schema_extra={"path": "weights to start from", "metavar": "FILE"},
+    )
     stage1_checkpoint: Text | None = Field(
         default=None,
         description="Stage 2: the trained branch of stage 1 to start from, such as step-20000.safetensors.",
@@ -136,9 +142,7 @@ class FantasyLossConfig(Section):
         default="uniform", description="How the place among the 1,000 shifted noise levels is drawn."
     )
     text_dropout: Share = Field(default=0.1, description="Share of samples trained without their prompt.")
-    image_dropout: Share = Field(
-        default=0.1, description="Share of samples trained without their first frame (video_base)."
-    )
+    image_dropout: Share = Field(default=0.1, description="Share of samples trained without their first frame.")
     camera_dropout: Share = Field(
         default=0.5,
         description="Share of samples whose cameras are given to nothing: the geometry branch has to estimate them, and the "

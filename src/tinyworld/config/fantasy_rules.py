@@ -66,7 +66,12 @@ def _parts(recipe: FantasyRecipe) -> list[str]:
             "backbone_path is not set: the branch is trained beside a frozen video transformer. Give "
             "Wan2.1-Fun-V1.1-1.3B-Control-Camera, or the best_model of a video_base run (key: model.backbone_path)."
         )
-    if stage == "stage2" and model.stage1_checkpoint is None:
+    if model.pretrained_model_path is not None and model.stage1_checkpoint is not None:
+        found.append(
+            "pretrained_model_path and stage1_checkpoint both say where the weights come from. Give one of them (keys: "
+            "model.pretrained_model_path, model.stage1_checkpoint)."
+        )
+    if stage == "stage2" and model.stage1_checkpoint is None and model.pretrained_model_path is None:
         found.append(
             "stage1_checkpoint is not set: stage 2 starts from what stage 1 has trained, such as "
             "output/<run>/step-20000.safetensors (key: model.stage1_checkpoint)."

@@ -287,7 +287,8 @@ class Trainer:
             facts["memory_mb"] = round(memory_mb(self.device), 1)
         self.journal.write("step", state.step, **facts)
         if self.tracker is not None:
-            self.tracker.log(means, step=state.step)
+            memory = "gpu_memory" if self.device.type == "cuda" else "memory"
+            self.tracker.log(means | ({memory: facts["memory_mb"]} if "memory_mb" in facts else {}), step=state.step)
         self._remark(means)
         shown = {
             "loss": means.get("losses/total", float("nan")),

@@ -169,7 +169,7 @@ def _add_pages(app: FastAPI, queue: Queue, abilities: Abilities, guard: Guard) -
     def show(request: Request) -> Response:
         own = answers.nonce()
         jobs = queue.of(owner_of(request.headers))
-        text = main_page(jobs, abilities, queue.limits, own, guard.token is not None)
+        text = main_page(jobs, abilities, queue.limits, own)
         answer = HTMLResponse(text, headers={"Content-Security-Policy": answers.page_policy(own)})
         if not cookie_of(request.headers, BROWSER_COOKIE):
             _set_cookie(answer, request, BROWSER_COOKIE, secrets.token_urlsafe(24))

@@ -36,6 +36,8 @@ RESULTS = {
 """Every name under which a result can be fetched, and its type."""
 LOCK, UPLOAD, FILES, RECORD = "service.lock", "upload", "files", "job.json"
 IDENTIFIER_BYTES = 16
+LEAST_BYTES = 2**15
+"""That a job counts for beside its files, so that the limit on the disk is one on the number of jobs as well."""
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{22}")
 """Of a job: 16 random bytes in base64's letters for addresses."""
 
@@ -139,8 +141,8 @@ class Shelf:
         write_json(self.place(job.id) / RECORD, {key: getattr(job, key) for key in SAVED})
 
     def measure(self, identifier: str) -> int:
-        """Bytes that a job takes on the disk; files may go while they are counted."""
-        total = 0
+        """Bytes that a job takes on the disk, and `LEAST_BYTES`; files may go while they are counted."""
+        total = LEAST_BYTES
         for parent, _, names in os.walk(self.place(identifier)):
             for name in names:
                 try:

@@ -13,12 +13,12 @@ from tinyworld.service.requests import USUAL_SIGMA, USUAL_STEPS
 TITLES = {"reconstruct": "Reconstruct", "lift": "Lift", "generate": "Generate"}
 
 
-def main_page(jobs: list[tuple[Job, int]], abilities: Abilities, limits: Limits, nonce: str, token: bool) -> str:
+def main_page(jobs: list[tuple[Job, int]], abilities: Abilities, limits: Limits, nonce: str) -> str:
     """Forms for what the service can do, and the jobs of one browser with how many are before each."""
     rows = [_row(job, before) for job, before in jobs]
     usual = {"steps": min(USUAL_STEPS, limits.max_steps), "sigma": USUAL_SIGMA}
     return _template("page").render(
-        view="main", nonce=nonce, rows=rows, abilities=abilities, limits=limits, usual=usual, token=token
+        view="main", nonce=nonce, rows=rows, abilities=abilities, limits=limits, usual=usual
     )
 
 

@@ -241,7 +241,8 @@ def test_samples_bring_their_conditions_along(filled: WorldDataset, num_workers:
     order = order_of(filled)
     cached = step_batches(filled, stack_worlds, order, 0, 6, num_workers=num_workers)
     for step, ((one,), (other,)) in enumerate(zip(cached, step_batches(plain, stack_worlds, order, 0, 6), strict=True)):
-        assert torch.equal(one.frames, other.frames) and torch.equal(one.points, other.points)
+        assert one.frames.shape[:2] == (2, 0)  # nobody looks at the pictures of cached latents
+        assert torch.equal(one.points, other.points)
         assert one.draws == other.draws and other.conditions is None and one.conditions is not None
         for place, draw in enumerate(order.batch(step)):
             expected = filled.cache.get(plain.plan(draw)[0].picture, one.captions[place])  # type: ignore[union-attr]

@@ -19,6 +19,7 @@ from tinyworld.core.errors import ConfigError, DataError, MissingFileError, Weig
 from tinyworld.data.latent_cache import IncompleteCacheError
 from tinyworld.data.rooms import make_rooms
 from tinyworld.data.worlds.condition_cache import read_makers
+from tinyworld.data.worlds.dataset import WorldDataset
 from tinyworld.infer.codec import TaehvCodec, open_codec
 from tinyworld.models.fantasy import encoders
 from tinyworld.models.taehv import Taehv
@@ -85,8 +86,11 @@ def test_training_gets_what_the_codec_would_give(codec: int, flags: dict[str, An
     cached = FantasyTask(recipe_of(flags, codec_path=None))
     assert cached.codec is None and without.codec is not None
     draws = order_of(cached.recipe, cached.dataset, 2)
+    plain = WorldDataset(cached.dataset.worlds, cached.dataset.buckets, cached.dataset.frame_steps)
     batches = cached.batches(0, 4, 0, 1)
     for step, (batch,) in enumerate(batches):
+        shown = [plain.pictures(cached.dataset.plan(draw)[0]) for draw in draws.batch(step)]
+        batch.frames = torch.stack(shown)
         assert batch.ids == [cached.dataset.worlds[draw.index].id for draw in draws.batch(step)]
         _same(cached._encode(batch), without.codec.encode(to_unit_range(batch.frames)), without, batch)
     batch = filling_batch(cached)
@@ -351,7 +355,8 @@ def test_text_and_image_tokens(world_flags: dict[str, Any], opened: list[str]) -
     known = sample.conditions
     assert known is not None and known.text is not None and known.clip is not None
     assert torch.equal(known.text, FakeText().encode([sample.caption])[0])
-    expected = FakeImage().encode(to_unit_range(sample.frames[:1]))[0]
+    draw = order_of(recipe, dataset, 2).batch(0)[0]
+    expected = FakeImage().encode(to_unit_range(dataset.pictures(dataset.plan(draw)[0])[:1]))[0]
     assert known.clip.shape == (257, 1280) and torch.equal(known.clip, expected)
     assert torch.equal(cache.text(""), FakeText().encode([""])[0])
 

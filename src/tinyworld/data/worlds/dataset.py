@@ -30,7 +30,8 @@ DEPTH_BYTES = 4
 class WorldSample:
     """One training clip. Lengths are in units of `scale`, one number per clip, in metres (in the unit of the labels).
 
-    frames: uint8 T C H W, RGB in [0, 255]. depth: float32 T H W along the optical axis, 0 where there is none. mask: bool
+    frames: uint8 T C H W, RGB in [0, 255]; 0 C H W of a training clip whose latents are cached.
+    depth: float32 T H W along the optical axis, 0 where there is none. mask: bool
     T H W, where depth and points are valid. points: float32 T H W 3 in the first camera's coordinates, 0 outside the mask;
     their mean distance from the origin is 1. extrinsics: float32 T 3 4, world→camera, the world being the first camera.
     intrinsics: float32 T 4 (fx fy cx cy), pixels of this picture. scale: 1 where the mask is empty. usable: whether the
@@ -113,7 +114,7 @@ class WorldDataset(torch.utils.data.Dataset[WorldSample]):
         for attempt in range(1 + MAX_REPLACEMENTS):
             cut, step = self.plan(draw if attempt == 0 else self._replacement(draw, attempt - 1))
             try:
-                sample = self._read(cut, step)
+                sample = self._read(cut, step, pictures=self.cache is None)
             except IncompleteCacheError:
                 raise
             except (UserError, OSError) as error:
@@ -128,14 +129,19 @@ class WorldDataset(torch.utils.data.Dataset[WorldSample]):
     def held_out_sample(self, world: WorldRef, height: int, width: int, n_frames: int) -> WorldSample:
         """The clip that a sample is validated on, nothing random in it: the middle of the video at the smallest step, the
         centre of the picture. Raises DataError when it cannot be read or is too short, IncompleteCacheError as above."""
-        return self._read(*centre_cut(world, (height, width, n_frames), self.frame_steps))
+        return self._read(*centre_cut(world, (height, width, n_frames), self.frame_steps), pictures=True)
 
     def check_faults(self, faults: Mapping[str, str], budget: float) -> None:
         """Raise DataError when more of the samples could not be read while training than `check_budget` allows."""
         check_budget(dict(faults), len(self.worlds), budget)
 
-    def _read(self, cut: WorldCut, step: int) -> WorldSample:
-        frames = resize(self._videos.read(cut.world.clip, cut.numbers, cut.region), cut.height, cut.width)
+    def pictures(self, cut: WorldCut) -> Tensor:
+        """What a cut shows, uint8 T C H W. Raises DataError when the video cannot be read."""
+        return resize(self._videos.read(cut.world.clip, cut.numbers, cut.region), cut.height, cut.width)
+
+    def _read(self, cut: WorldCut, step: int, pictures: bool) -> WorldSample:
+        none = torch.empty(0, CHANNELS, cut.height, cut.width, dtype=torch.uint8)
+        frames = self.pictures(cut) if pictures else none
         known = read_geometry(cut, self._depths, self._points, self.max_depth)
         return WorldSample(
             frames,

@@ -127,7 +127,9 @@ def _search(root: Path) -> list[dict[str, str]]:
     for folder in folders:
         if any((folder / part).exists() for part in (*parts.values(), DEPTH)):
             there = {key: part for key, part in maps.items() if (folder / part).is_dir()}
-            samples.append({"id": folder.name} | {key: f"{folder.name}/{part}" for key, part in (parts | there).items()})
+            samples.append(
+                {"id": folder.name} | {key: f"{folder.name}/{part}" for key, part in (parts | there).items()}
+            )
     if not samples:
         raise DataError(
             f"{root}: no {METADATA}, and no folders sample_xxx/ with {VIDEO}, {DEPTH}/ and {CAMERAS} right below ({SET_KEYS})"

@@ -121,7 +121,7 @@ def _unsuitable(world: WorldRef, n_frames: int, height: int, width: int) -> str 
             f"{width}x{height} (keys: data.width, data.height)"
         )
     if world.frames < n_frames:
-        return f"too short: {world.frames} frames of the {n_frames} that a clip spans (keys: data.n_frames, data.frame_steps)"
+        return f"too short: {world.frames} frames of the {n_frames} that a clip spans (keys: data.num_frames, data.frame_steps)"
     return None
 
 

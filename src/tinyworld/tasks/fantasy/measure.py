@@ -25,6 +25,8 @@ from tinyworld.media.write import write_video
 from tinyworld.metrics.geometry import consistency, depth_metrics, median_depth, point_metrics
 from tinyworld.metrics.trajectory import camera_metrics, identity_cameras
 from tinyworld.models.fantasy.prediction import Geometry
+from tinyworld.report.scene_file import write_scene_file
+from tinyworld.report.shown import ShownScene, ShownWorld
 from tinyworld.tasks.fantasy.inputs import Encoded, Inputs, assembled, fixed
 
 PREVIEW_FPS = 8
@@ -151,7 +153,8 @@ def write_preview(
     device: torch.device,
     folder: Path,
 ) -> None:
-    """original | denoised in one step | true depth | estimated depth, as a small mp4 named after the sample.
+    """original | denoised in one step | true depth | estimated depth, as a small mp4 named after the sample; and estimated and
+    true geometry for the report's viewer.
 
     The second needs a codec, the last a model with geometry; the cameras are not given.
     """
@@ -168,5 +171,27 @@ def write_preview(
         true, depth = batch.depth[0].cpu().numpy(), made.depth[0].float().cpu().numpy()
         near, far = depth_range(true, mask)
         panels += [colour_depth(true, mask, near, far), colour_depth(depth, np.ones_like(mask), near, far)]
+        facts = {"sigma": sigma, "caption": sample.caption}
+        scene = ShownScene(sample.id, frames, _shown_worlds(made, batch), PREVIEW_FPS, sample.scale, facts)
+        write_scene_file(folder / f"{file_name(sample.id)}.npz", scene)
     rows = [np.concatenate(row, axis=1) for row in zip(*panels, strict=True)]
     write_video(folder / f"{file_name(sample.id)}.mp4", rows, PREVIEW_FPS)
+
+
+def _shown_worlds(made: Geometry, batch: WorldBatch) -> tuple[ShownWorld, ...]:
+    true = batch.cameras
+    found = decode_pose(made.poses[-1].float(), true.height, true.width).relative()
+    estimated, given = (
+        Cameras(cameras.extrinsics[0].cpu().double(), cameras.intrinsics[0].cpu().double(), true.height, true.width)
+        for cameras in (found, true)
+    )
+    depth, surety, points, point_surety = (
+        value[0].float().cpu().numpy()
+        for value in (made.depth, made.depth_confidence, made.points, made.point_confidence)
+    )
+    known = np.where(batch.mask[0].cpu().numpy(), batch.depth[0].cpu().numpy(), 0)
+    return (
+        ShownWorld("estimated", depth, None, surety, estimated),
+        ShownWorld("estimated point map", depth, points, point_surety, estimated),
+        ShownWorld("true", known, None, None, given),
+    )

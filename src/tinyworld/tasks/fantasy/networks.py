@@ -36,8 +36,9 @@ class Networks:
 def build_networks(recipe: FantasyRecipe) -> Networks:
     """The networks of a recipe. Raises MissingFileError and WeightsError for weights that are absent or do not fit."""
     spec, seed = recipe.spec(), derive_seed(recipe.run.seed, "init")
-    path = recipe.find("model.backbone_path")
+    path, own = recipe.find("model.backbone_path"), recipe.find("model.pretrained_model_path")
     if recipe.stage == "base":
+        path = own or path
         backbone = WanBackbone(spec.backbone) if path is None else open_backbone(path, torch.float32, spec.backbone)
         if path is None:
             backbone.init_weights(seed)
@@ -47,7 +48,7 @@ def build_networks(recipe: FantasyRecipe) -> Networks:
     digest = dist.on_main(backbone.digest)
     branch = GeometryBranch(spec, recipe.stage, recipe.training.gradient_checkpointing)
     branch.init_from_backbone(backbone, seed)
-    parent = recipe.find("model.stage1_checkpoint")
+    parent = own or recipe.find("model.stage1_checkpoint")
     if parent is None:
         return Networks(backbone, branch, digest)
     rows = load_into(branch, *read_branch(parent), base_digest=digest)

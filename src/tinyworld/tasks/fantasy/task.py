@@ -36,6 +36,7 @@ from tinyworld.tasks.fantasy.objective import flow_losses, geometry_losses, join
 from tinyworld.tasks.fantasy.sources import cached_cuts, dataset_of, find_sources, measured, order_of, wanted
 from tinyworld.tasks.memory_advice import memory_limit
 
+PATHS = ("model.backbone_path", "model.pretrained_model_path", "model.stage1_checkpoint", "model.codec_path")
 TRACKS = 64
 """Training samples whose cameras make the mean track, a baseline."""
 LATE = 0.75
@@ -51,6 +52,8 @@ class FantasyTask:
         self.recipe = recipe
         self.name: str = recipe.task
         self.spec = recipe.spec()
+        for key in PATHS:
+            recipe.find(key)  # what is missing is said before any sample is looked at
         self.sources = dist.on_main(lambda: find_sources(recipe))
         self.cache = dist.on_main(lambda: condition_cache(recipe))
         self.dataset = dataset_of(recipe, self.sources.train, self.cache)
@@ -111,7 +114,9 @@ class FantasyTask:
         if self.networks.branch is not None:
             facts["base"] = self.networks.base_digest[:12]
         if self.networks.parent:
-            facts["parent"] = str(self.recipe.find("model.stage1_checkpoint"))
+            facts["parent"] = str(
+                self.recipe.find("model.pretrained_model_path") or self.recipe.find("model.stage1_checkpoint")
+            )
             facts["lineage"] = [asdict(row) for row in self.networks.parent]
         if self.recipe.stage == "stage1":
             facts["loss/diffusion"] = "a monitor: nothing that is trained reaches the video, it cannot fall"
