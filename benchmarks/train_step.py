@@ -17,7 +17,7 @@ import torch
 from reference_taehv import ReferenceTaehv
 from timing import interleaved, parser, prepare, report, work
 from tinyworld import Taehv
-from tinyworld.models.taehv.host_memory import keep_freed_memory
+from tinyworld.core.host_memory import keep_freed_memory
 
 
 def run_one(options: argparse.Namespace) -> None:

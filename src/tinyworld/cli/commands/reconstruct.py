@@ -48,7 +48,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_model(options: argparse.Namespace) -> "Taehv":
-    """The model on its device, in evaluation mode and the asked number type."""
+    """The model on its device, folded for inference in the asked number type."""
     import torch
 
     from tinyworld.core.files import find
@@ -61,7 +61,7 @@ def open_model(options: argparse.Namespace) -> "Taehv":
     device = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[options.dtype]
     model = Taehv.from_pretrained(find(options.model, what="model", key="--model"), variant=options.variant)
-    return model.eval().requires_grad_(False).to(device, dtype)
+    return model.eval().requires_grad_(False).to(device).optimize(dtype)
 
 
 def reconstruct_each(

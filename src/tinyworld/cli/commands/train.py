@@ -38,11 +38,14 @@ def run(options: argparse.Namespace) -> int:
 def train(recipe: "Recipe") -> "Outcome":
     """Train and write the report; shared by `train` and `demo`."""
     from tinyworld.core import dist
-    from tinyworld.engine.accelerate_setup import processes
+    from tinyworld.core.host_memory import keep_freed_memory
+    from tinyworld.engine.accelerate_setup import processes, training_device
     from tinyworld.engine.loop import check_start, run_training
     from tinyworld.tasks.build import build_task, check_memory
 
     check_start(recipe)
+    if training_device(recipe).type == "cpu":
+        keep_freed_memory()
     with processes(recipe):
         check_memory(recipe, dist.world_size())
         try:
