@@ -63,3 +63,24 @@ def test_a_checkpoint_may_be_named_by_the_link_to_its_weights(tmp_path: Path) ->
     alone = {"resume_from_checkpoint": str(tmp_path / "alone.safetensors")}
     with pytest.raises(CheckpointError, match="not a checkpoint folder"):
         run_training(FakeTask(), fake_recipe(tmp_path / "c", checkpoint=alone))
+
+
+class Following(FakeTask):
+    """A stage that begins from the weights of another run."""
+
+    parent: Path
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "parent": str(self.parent)}
+
+
+def test_the_weights_that_a_later_stage_began_from_are_not_pruned(tmp_path: Path) -> None:
+    first = fake_recipe(tmp_path, run={"run_name": "first"}, training={"max_train_steps": 10})
+    run_training(FakeTask(), first)
+    second = Following()
+    second.parent = tmp_path / "first" / "step-5.safetensors"
+    run_training(second, fake_recipe(tmp_path, run={"run_name": "second"}, training={"max_train_steps": 5}))
+    more = {"resume_from_checkpoint": "latest", "checkpoints_total_limit": 1}
+    run_training(FakeTask(), fake_recipe(tmp_path, run={"run_name": "first"}, checkpoint=more))
+    assert [path.name for path in checkpoint.listing(tmp_path / "first")] == ["checkpoint-5", "checkpoint-20"]
+    assert second.parent.is_file()

@@ -10,9 +10,9 @@ from tinyworld.config.load import load_recipe
 from tinyworld.config.schema import FantasyRecipe
 from tinyworld.core.errors import ConfigError
 
-LONG = {"codec": 300, "base": 300, "stage1": 500, "stage2": 150}
-SHORT = {"codec": 200, "base": 150, "stage1": 200, "stage2": 60}
-"""Optimizer steps of each part: about ten minutes on two cores, and about four."""
+LONG = {"codec": 300, "base": 1500, "stage1": 800, "stage2": 150}
+SHORT = {"codec": 200, "base": 300, "stage1": 200, "stage2": 60}
+"""Optimizer steps of each part: about twelve minutes on two cores, and about five."""
 FLAGS = (
     "codec_path",
     "dataset_base_path",

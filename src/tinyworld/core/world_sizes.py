@@ -105,7 +105,7 @@ SIZES = {
         BackboneSpec(layers=8, heads=4, head_dim=24, ffn=256, text_dim=16, text_tokens=4, image_dim=None, freq_dim=64),
         BranchSpec(
             split=4, heads=4, ffn=384, bridge_width=48, bridge_heads=4, collect=(3, 2, 1, 0),
-            dpt_channels=(24, 32, 48, 48), dpt_fused=24, camera_width=96, camera_heads=4, camera_blocks=2,
+            dpt_channels=(16, 32, 48, 48), dpt_fused=16, camera_width=96, camera_heads=4, camera_blocks=2,
             cross_width=96, cross_heads=4, pose_channels=32,
         ),
     ),

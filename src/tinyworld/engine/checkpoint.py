@@ -167,12 +167,13 @@ def _newest_verified(paths: list[Path]) -> Path | None:
 
 
 def _parents(run: Path) -> set[Path]:
-    """Checkpoints that runs beside `run` began from: `resumed_from` of the start events before their first step."""
+    """Checkpoints that runs beside `run` began from: `resumed_from` and `parent` (weights of an earlier stage) of the start
+    events before their first step."""
     found: set[Path] = set()
     own = run.resolve()
     for journal in own.parent.glob(f"*/{JOURNAL}"):
         if journal.parent != own:
-            found |= {Path(path) for path in _began_from(journal)}
+            found |= {linked_to(path) or path for path in map(Path, _began_from(journal))}
     return found
 
 
@@ -186,8 +187,8 @@ def _began_from(journal: Path) -> Iterator[str]:
             kind = event.get("event") if isinstance(event, dict) else None
             if kind == "step":
                 return
-            if kind == "start" and event.get("resumed_from"):
-                yield event["resumed_from"]
+            if kind == "start":
+                yield from (event[key] for key in ("resumed_from", "parent") if event.get(key))
 
 
 def best_weights(path: Path) -> Path:

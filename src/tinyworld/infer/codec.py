@@ -58,21 +58,21 @@ class TaehvCodec:
     the latents of a first frame encoded alone and of the clip are about the same picture, not equal."""
 
     def __init__(self, model: Taehv, digest: str, dtype: torch.dtype, device: torch.device | str) -> None:
-        self.model = model.to(device, dtype).requires_grad_(False).eval()
-        self.digest, self.dtype, self.device = digest, dtype, torch.device(device)
+        self.model = model.to(device).requires_grad_(False).eval().optimize(dtype)
+        self.digest, self.device = digest, torch.device(device)
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
         wan_latent_count(frames.shape[1])
         with torch.autocast(self.device.type, enabled=False):
-            latents = self.model.encode(frames.to(self.device, self.dtype), mode="sequential")
+            latents = self.model.encode(frames.to(self.device), mode="sequential")
         return latents.float().to(frames.device).transpose(1, 2)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, frames: int) -> Tensor:
         _check_count(latents, frames)
         with torch.autocast(self.device.type, enabled=False):
-            shown = self.model.decode(latents.transpose(1, 2).to(self.device, self.dtype), mode="sequential")
+            shown = self.model.decode(latents.transpose(1, 2).to(self.device), mode="sequential")
         return shown.float().to(latents.device)
 
 

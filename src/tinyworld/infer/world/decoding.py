@@ -21,7 +21,7 @@ def decode_stream(codec: VaeCodec | TaehvCodec, latents: Tensor) -> Iterator[Ten
         return
     stream = StreamingTaehv(codec.model)
     with torch.autocast(codec.device.type, enabled=False):
-        for latent in latents.to(codec.device, codec.dtype).split(1, dim=2):
+        for latent in latents.to(codec.device).split(1, dim=2):
             frames = stream.decode(latent.transpose(1, 2))
             if frames.shape[1]:
                 yield frames.float().to(latents.device)

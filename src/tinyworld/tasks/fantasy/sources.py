@@ -19,8 +19,8 @@ from tinyworld.data.worlds.split import split_worlds
 
 ROOMS_FOLDER = Path("datasets") / "worlds"
 """Where the embedded data set is rendered to, below the working directory."""
-ROOMS_SCENES, ROOMS_FRAMES, ROOMS_HEIGHT, ROOMS_WIDTH = 40, 41, 96, 128
-"""Its size: as many rooms as two cores render in a minute, since geometry is learned from many places."""
+ROOMS_SCENES, ROOMS_FRAMES, ROOMS_HEIGHT, ROOMS_WIDTH = 64, 49, 64, 96
+"""Its size: as many rooms as two cores render in a minute or so, small, since geometry is learned from many places."""
 
 
 @dataclass(frozen=True)

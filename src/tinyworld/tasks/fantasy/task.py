@@ -114,9 +114,8 @@ class FantasyTask:
         if self.networks.branch is not None:
             facts["base"] = self.networks.base_digest[:12]
         if self.networks.parent:
-            facts["parent"] = str(
-                self.recipe.find("model.pretrained_model_path") or self.recipe.find("model.stage1_checkpoint")
-            )
+            own, first = (self.recipe.find(key) for key in ("model.pretrained_model_path", "model.stage1_checkpoint"))
+            facts["parent"] = str((own or first or Path()).resolve())
             facts["lineage"] = [asdict(row) for row in self.networks.parent]
         if self.recipe.stage == "stage1":
             facts["loss/diffusion"] = "a monitor: nothing that is trained reaches the video, it cannot fall"
