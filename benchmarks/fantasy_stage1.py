@@ -89,10 +89,13 @@ def main() -> None:
         terms = geometry_losses(loss, batch, inputs, made)
         return (terms if velocity is None else joined(terms, flow_losses(loss, schedule, inputs, velocity))).total
 
+    heads_alone = GeometryBranch(QUARTER, "stage1", checkpointing=True)
+    heads_alone.checkpointing = False  # the blocks; the heads were told when they were made
     forms: dict[str, tuple[GeometryBranch, WanBackbone]] = {
         "all blocks, weights' gradients": (Everything(QUARTER, "stage1", checkpointing=True), open_),
         "all blocks, frozen weights": (Everything(QUARTER, "stage1", checkpointing=True), frozen),
         "ours": (GeometryBranch(QUARTER, "stage1", checkpointing=True), frozen),
+        "ours, heads checkpointed": (heads_alone, frozen),
         "ours, not checkpointed": (GeometryBranch(QUARTER, "stage1", checkpointing=False), frozen),
     }
     seconds = {name: float("inf") for name in forms}

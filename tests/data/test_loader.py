@@ -154,7 +154,7 @@ def test_workers_end_when_their_parent_asks(dataset: ClipDataset, order: Order) 
     next(batches)
     (worker,) = active_children()
     worker.terminate()
-    worker.join(timeout=20)
+    worker.join(timeout=60)
     assert not worker.is_alive()
     batches.close()
 
@@ -209,7 +209,7 @@ def test_no_worker_and_no_noise_is_left_however_the_parent_ends(how: str, code: 
         [sys.executable, "-c", script, str(video_folder)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         start_new_session=True,
         check=False,
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinyworld.cli.commands import evaluate_world
-from tinyworld.cli.commands.reconstruct import add_model_arguments, open_model, reconstruct_each
+from tinyworld.cli.commands.reconstruct import add_model_arguments, fast_model, reconstruct_each
 from tinyworld.cli.paths import check_writable, find_videos, given_path, refuse_overwriting
 from tinyworld.core.errors import EXIT_USER_ERROR
 
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json is not None:
         check_writable(options.json, "--json")
         refuse_overwriting([options.json], [options.model, *(video.path for video in videos)], "--json")
-    rows, failed = reconstruct_each(options, open_model(options), videos, [None] * len(videos))
+    rows, failed = reconstruct_each(options, fast_model(options), videos, [None] * len(videos))
     if options.json is not None:
         keys = ("frames", "height", "width", "psnr", "ssim", "flicker", "baseline_psnr", "frames_per_second")
         clips = [{"video": str(row.video), **{key: getattr(row, key) for key in keys}} for row in rows]

@@ -48,7 +48,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_model(options: argparse.Namespace) -> "Taehv":
-    """The model on its device, folded for inference in the asked number type."""
+    """The model on its device, in evaluation mode, as it was trained."""
     import torch
 
     from tinyworld.core.files import find
@@ -59,9 +59,16 @@ def open_model(options: argparse.Namespace) -> "Taehv":
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda, but PyTorch sees no CUDA device here. Use --device cpu, or auto.")
     device = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[options.dtype]
     model = Taehv.from_pretrained(find(options.model, what="model", key="--model"), variant=options.variant)
-    return model.eval().requires_grad_(False).to(device).optimize(dtype)
+    return model.eval().requires_grad_(False).to(device)
+
+
+def fast_model(options: argparse.Namespace) -> "Taehv":
+    """The model on its device, folded for inference in the asked number type."""
+    import torch
+
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return open_model(options).optimize(dtypes[options.dtype])
 
 
 def reconstruct_each(
@@ -104,7 +111,7 @@ def _number(value: float, width: int, digits: int) -> str:
 def run(options: argparse.Namespace) -> int:
     videos = find_videos(options.videos)
     outputs = plan_outputs(videos, options.output)
-    rows, failed = reconstruct_each(options, open_model(options), videos, outputs)
+    rows, failed = reconstruct_each(options, fast_model(options), videos, outputs)
     for row in rows:
         print(f"wrote {row.written}")
     return EXIT_USER_ERROR if failed else 0

@@ -7,6 +7,7 @@ reads tokens and adds to them.
 """
 
 import hashlib
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from tinyworld.core.world_sizes import PATCH, SPACE_STEP, TIME_STEP, BackboneSpe
 from tinyworld.models.fantasy.backbone_init import initialise
 from tinyworld.models.fantasy.control_adapter import ControlAdapter
 
+# Said once per run by torch's rms_norm, which diffusers gives fp32 weights under autocast: a note on speed, results are the same.
+warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
 IMAGE_TEXT_TOKENS = 512
 """diffusers takes the last 512 tokens of the context for the text when there are image tokens before it."""
 FP32_PARTS = frozenset({"rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"})
