@@ -39,6 +39,8 @@ def test_everything_that_is_missing_is_said_at_once() -> None:
         ({"height": 330}, "Use 320 or 336 (key: data.height)"),
         ({"num_frames": 20}, "Use 17 or 21 (key: data.num_frames)"),
         ({"stage1_checkpoint": "a"}, "does not start from one"),
+        ({"geometry_loss_weight": 0}, "stage 1 learns nothing else"),
+        ({"metric_for_best_model": "diffusion"}, "never changes in stage 1"),
         ({"dataset_base_path": "rooms", "dataset_metadata_path": "m.json"}, "takes no dataset_metadata_path"),
     ],
 )

@@ -71,7 +71,7 @@ class Following(FakeTask):
     parent: Path
 
     def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "parent": str(self.parent)}
+        return {**super().describe(), "parent_checkpoint": str(checkpoint.linked_to(self.parent))}
 
 
 def test_the_weights_that_a_later_stage_began_from_are_not_pruned(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import ConfigError, DataError, FramePlanError, MissingFileError
 
 if TYPE_CHECKING:
@@ -53,8 +54,17 @@ def labelled_windows(path: Path, wanted: Windows) -> Iterator["Labelled"]:
     Raises DataError where nothing is left, ConfigError for a run that has no such samples.
     """
     worlds, step, max_depth = _of_run(path) if kind_of(path) == "run" else _of_set(path, wanted)
+    used = 0
     for world in worlds[: wanted.most]:
-        yield from _windows(world, wanted, wanted.step or step, max_depth)
+        try:
+            found = list(_windows(world, wanted, wanted.step or step, max_depth))
+        except (DataError, OSError) as error:
+            LOGGER.warning("%s is left out: %s", world.id, error)
+            continue
+        used += 1
+        yield from found
+    if not used:
+        raise DataError(f"{path}: none of the {len(worlds)} samples could be used; the warnings above say why.")
 
 
 def video_windows(path: Path, wanted: Windows) -> Iterator[tuple[int, "np.ndarray"]]:

@@ -10,7 +10,7 @@ TOKEN = PATCH[1] * SPACE_STEP
 
 def problems(recipe: FantasyRecipe) -> list[str]:
     """What keeps the recipe from running, beside the rules that all families share."""
-    return [*_sizes(recipe), *_sources(recipe), *_parts(recipe)]
+    return [*_sizes(recipe), *_sources(recipe), *_parts(recipe), *_learned(recipe)]
 
 
 def _sizes(recipe: FantasyRecipe) -> list[str]:
@@ -80,6 +80,36 @@ def _parts(recipe: FantasyRecipe) -> list[str]:
         found.append(
             f"stage1_checkpoint is given, but task={recipe.task} does not start from one. Leave model.stage1_checkpoint out, "
             "or train fantasy_world:stage2."
+        )
+    return found
+
+
+def _learned(recipe: FantasyRecipe) -> list[str]:
+    """Something is learned, and something measured that tells by it."""
+    loss, metric, found = recipe.loss, recipe.validation.metric_for_best_model, []
+    geometry = max(loss.depth_loss_weight, loss.point_loss_weight, loss.camera_loss_weight) * loss.geometry_loss_weight
+    if recipe.stage == "base" and loss.diffusion_loss_weight == 0:
+        found.append(
+            "diffusion_loss_weight=0 leaves video_base nothing to learn. Use 1 (key: loss.diffusion_loss_weight)."
+        )
+    if recipe.stage == "stage1" and geometry == 0:
+        found.append(
+            "depth, point and camera weigh nothing, and stage 1 learns nothing else. Raise loss.geometry_loss_weight, or one "
+            "of depth_loss_weight, point_loss_weight and camera_loss_weight."
+        )
+    if recipe.stage == "stage2" and geometry == 0 and loss.diffusion_loss_weight == 0:
+        found.append(
+            "all loss weights are 0: nothing is learned (keys: loss.diffusion_loss_weight, loss.geometry_loss_weight)."
+        )
+    if recipe.stage == "base" and metric != "diffusion":
+        found.append(
+            f"metric_for_best_model={metric} is about geometry, which video_base has none of. Use diffusion (key: "
+            "validation.metric_for_best_model)."
+        )
+    if recipe.stage == "stage1" and metric == "diffusion":
+        found.append(
+            "metric_for_best_model=diffusion never changes in stage 1: nothing that is trained reaches the video. Use abs_rel "
+            "(key: validation.metric_for_best_model)."
         )
     return found
 

@@ -167,7 +167,7 @@ def _newest_verified(paths: list[Path]) -> Path | None:
 
 
 def _parents(run: Path) -> set[Path]:
-    """Checkpoints that runs beside `run` began from: `resumed_from` and `parent` (weights of an earlier stage) of the start
+    """Checkpoints that runs beside `run` began from: `resumed_from` and `parent_checkpoint` (of an earlier stage) of the start
     events before their first step."""
     found: set[Path] = set()
     own = run.resolve()
@@ -188,7 +188,7 @@ def _began_from(journal: Path) -> Iterator[str]:
             if kind == "step":
                 return
             if kind == "start":
-                yield from (event[key] for key in ("resumed_from", "parent") if event.get(key))
+                yield from (event[key] for key in ("resumed_from", "parent_checkpoint") if event.get(key))
 
 
 def best_weights(path: Path) -> Path:

@@ -85,7 +85,7 @@ def evaluate(
     return Measured(dict(sorted(everything.items())), not why_not, why_not)
 
 
-def mean_metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def mean_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean of each metric over clips; lists position by position; None (not available) is left out of the mean."""
     result: dict[str, Any] = {}
     for name in rows[0] if rows else ():

@@ -177,8 +177,9 @@ class Stepper:
             levels = {
                 f"{name}{part}": pair[i] for name, pair in losses.levels.items() for i, part in enumerate((SUM, COUNT))
             }
-            for name, value in {"losses/total": total, **values, **losses.monitors, **levels}.items():
-                part = value.detach().float() * share
+            shares = {"losses/total": total, **values, **losses.monitors}
+            parts = {name: value.detach().float() * share for name, value in shares.items()}
+            for name, part in {**parts, **{name: value.detach().float() for name, value in levels.items()}}.items():
                 sums[name] = sums[name] + part if name in sums else part
         return sums
 

@@ -89,11 +89,12 @@ class Batch(Protocol):
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Result for one held-out sample: plain numbers (None where a metric could not be had), ready for JSON."""
+    """Result for one held-out sample: plain numbers (None where a metric could not be had), ready for JSON; the same names for
+    all samples."""
 
     id: str
     metrics: dict[str, Any]
-    baseline: dict[str, float]
+    baseline: Mapping[str, float | None]
 
 
 class Task(Protocol):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyworld.core.journal_lines import Record, number
+from tinyworld.report.metrics import measured
 from tinyworld.report.read import Run
 
 Series = list[float | None]
@@ -200,26 +201,16 @@ def machine_charts(run: Run) -> list[Chart]:
 
 
 def quality_charts(run: Run) -> list[Chart]:
-    """Held-out metrics over steps with the mean-colour baseline, and PSNR by position in the time group."""
+    """Held-out metrics over steps beside their baselines, and PSNR by position in the time group."""
     steps = [entry["step"] for entry in run.validations]
     charts = []
-    for key, title, caption in (
-        ("psnr", "PSNR", "dB, mean over held-out clips, higher is better"),
-        ("ssim", "SSIM", "mean over held-out clips, 1 is perfect"),
-        ("flicker", "Flicker", "change from frame to frame that the original does not have, lower is better"),
-        ("sharpness", "Sharpness", "finest detail against the original's, 1 is as sharp, below is blurred"),
-        ("gmsd", "GMSD", "deviation of gradient magnitude similarity, lower is better"),
-        ("lpips", "LPIPS", "perceptual distance, lower is better"),
-        ("round_trip_psnr", "PSNR of the round trip", "dB, through the model's own latents"),
-        ("latent_error", "Latent error", "RMS difference to the reference VAE's latents, in units of their spread"),
-    ):
+    for metric in measured(run):
+        key, title, caption = metric.key, metric.label, metric.caption
         values, baseline = column(run.validations, key), column(run.validations, "baseline", key)
-        if not any(value is not None for value in values):
-            continue
         traces = [line(steps, values, title, COLOURS[0], markers=True)]
         if any(value is not None for value in baseline):
-            caption += "; dashed: mean colour"
-            traces.append(line(steps, baseline, "mean colour", BASELINE, dash="dash", width=1.5))
+            caption += f"; dashed: {metric.baseline or 'baseline'}"
+            traces.append(line(steps, baseline, metric.baseline or "baseline", BASELINE, dash="dash", width=1.5))
         teacher = column(run.validations, "baseline", f"teacher_{key}")
         if any(value is not None for value in teacher):
             caption += "; dotted: the reference VAE itself"

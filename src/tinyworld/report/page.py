@@ -16,13 +16,14 @@ from tinyworld.report import words
 from tinyworld.report.document import embedded_json, template
 from tinyworld.report.figures import machine_charts, quality_charts, training_charts
 from tinyworld.report.held_out import held_out_scenes
+from tinyworld.report.metrics import COLUMNS, Metric, family, metrics_of
 from tinyworld.report.previews import EMBEDDED_BYTES, embed_previews
 from tinyworld.report.read import Run, read_run
 
 if TYPE_CHECKING:
     from tinyworld.report.shown import ShownScene
 
-MOST_CLIPS, MOST_ROWS = 40, 100
+MOST_CLIPS, MOST_ROWS, MOST_METRICS = 40, 100, 6
 """Rows of the clip table and of each list of events; the page says how many more there are."""
 
 
@@ -66,6 +67,8 @@ def build_report(run_folder: str | Path, embedded_bytes: int = EMBEDDED_BYTES) -
         tiles=_tiles(run),
         headline=_headline(run),
         groups=groups,
+        preview_columns=COLUMNS[family(run)],
+        told=metrics_of(run)[:2],
         preview_notes=preview_notes + scene_notes,
         viewer=_viewer(scenes),
         sections=sections,
@@ -100,17 +103,21 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     """The header's line: what was trained, on what."""
     start = run.lives[-1].start if run.lives else {}
     world, dtype = number(start.get("world_size")), start.get("dtype")
+    clips = start.get("clips", start.get("samples"))
     rows = [
         ("Recipe", start.get("recipe") or run.config.get("name")),
         ("Model", run.setting("model", "variant")),
+        ("Size", run.setting("model", "size")),
         ("Mode", start.get("mode")),
+        ("Stage", start.get("stage")),
+        ("Parent", start.get("parent")),
         ("Reference VAE", start.get("teacher")),
         ("Latents", start.get("latents")),
         ("Parameters", words.whole(start["parameters"]) if number(start.get("parameters")) else None),
         ("Device", start.get("device")),
         ("Processes", words.whole(world) if world and world > 1 else None),
         ("Precision", {"no": "fp32"}.get(str(dtype), dtype) if dtype else None),
-        ("Training clips", words.whole(start["clips"]) if number(start.get("clips")) is not None else None),
+        ("Training clips", words.whole(clips) if number(clips) is not None else None),
         ("Held-out clips", words.whole(start["held_out"]) if number(start.get("held_out")) is not None else None),
         ("tinyworld", start.get("version")),
     ]
@@ -140,19 +147,8 @@ def _tiles(run: Run) -> list[Tile]:
     if best is not None:
         recorded = best.get("baseline")
         base = recorded if isinstance(recorded, dict) else {}
-        for key, label, unit, digits in (("psnr", "PSNR", "dB", 2), ("ssim", "SSIM", "", 3)):
-            value, flat = number(best.get(key)), number(base.get(key))
-            gain = f" ({value - flat:+.{digits}f})" if value is not None and flat is not None else ""
-            beside = f"mean colour {words.fixed(flat, digits)}{gain}"
-            beside = beside if flat is not None else "no baseline recorded"
-            tiles.append(Tile(label, words.fixed(value, digits), unit, beside, main=True))
-        tiles.append(Tile("Flicker", words.fixed(best.get("flicker"), 4), "", "0 is best"))
-        lpips = number(best.get("lpips"))
-        sharp = number(best.get("sharpness"))
-        if lpips is not None or sharp is None:
-            tiles.append(Tile("LPIPS", words.fixed(lpips, 3), "", "not measured" if lpips is None else "0 is equal"))
-        else:
-            tiles.append(Tile("Sharpness", words.fixed(sharp, 3), "", "1 is as sharp as the original"))
+        tiles += [_beside(metric, best, base) for metric in _headlined(run)]
+        tiles += _further(best) if family(run) == "taehv" else []
     if not run.lives and not run.steps:
         return tiles
     planned, seen = run.setting("training", "max_train_steps"), words.last_number(run.steps, "samples_seen")
@@ -162,6 +158,31 @@ def _tiles(run: Run) -> list[Tile]:
     spent = sum(life.seconds for life in run.lives)
     tiles.append(Tile("Time", words.duration(spent), "", f"{words.fixed(pace, 2)} s a step" if pace else ""))
     return tiles
+
+
+def _headlined(run: Run) -> list[Metric]:
+    """The metrics of the large tiles: PSNR and SSIM, or depth and cameras, or all that a video_base run has."""
+    chosen = {"taehv": ("psnr", "ssim"), "video_base": ("diffusion",)}.get(family(run), ("abs_rel", "delta1", "auc30"))
+    return [metric for metric in metrics_of(run) if metric.key in chosen]
+
+
+def _beside(metric: Metric, best: Record, base: Record) -> Tile:
+    """A metric of the best model beside its baseline."""
+    value, flat = number(best.get(metric.key)), number(base.get(metric.key))
+    gain = f" ({value - flat:+.{metric.digits}f})" if value is not None and flat is not None else ""
+    beside = (
+        f"{metric.baseline} {words.fixed(flat, metric.digits)}{gain}" if flat is not None else "no baseline recorded"
+    )
+    return Tile(metric.label, words.fixed(value, metric.digits), metric.unit.strip(), beside, main=True)
+
+
+def _further(best: Record) -> list[Tile]:
+    """An autoencoder's other numbers."""
+    flicker = Tile("Flicker", words.fixed(best.get("flicker"), 4), "", "0 is best")
+    lpips, sharp = number(best.get("lpips")), number(best.get("sharpness"))
+    if lpips is not None or sharp is None:
+        return [flicker, Tile("LPIPS", words.fixed(lpips, 3), "", "not measured" if lpips is None else "0 is equal")]
+    return [flicker, Tile("Sharpness", words.fixed(sharp, 3), "", "1 is as sharp as the original")]
 
 
 def _parts(run: Run) -> list[Part]:
@@ -189,12 +210,16 @@ def _shares(row: Record) -> dict[str, float]:
 
 
 def _clips(run: Run) -> dict[str, Any]:
-    """The latest validation's clips, worst PSNR first; of a long list both ends, `gap` rows before what is left out."""
+    """The latest validation's clips, the worst by the family's first metric first; of a long list both ends, `gap` rows before
+    what is left out."""
     entry = run.latest or {}
     listed = entry.get("clips")
     rows: list[Record] = [clip for clip in listed if isinstance(clip, dict)] if isinstance(listed, list) else []
-    psnr = {id(row): number(row.get("psnr")) for row in rows}
-    rows.sort(key=lambda row: (psnr[id(row)] is not None, psnr[id(row)] or 0.0))
+    metrics = [metric for metric in metrics_of(run) if any(number(row.get(metric.key)) is not None for row in rows)]
+    if metrics:
+        first, sign = metrics[0].key, 1.0 if metrics[0].higher else -1.0
+        values = {id(row): number(row.get(first)) for row in rows}
+        rows.sort(key=lambda row: (values[id(row)] is not None, sign * (values[id(row)] or 0.0)))
     left_out = max(len(rows) - MOST_CLIPS, 0)
     half = MOST_CLIPS // 2
     shown = rows[:half] + rows[-half:] if left_out else rows
@@ -203,5 +228,5 @@ def _clips(run: Run) -> dict[str, Any]:
         "left_out": left_out,
         "gap": half if left_out else 0,
         "step": entry.get("step"),
-        "lpips": any(number(row.get("lpips")) is not None for row in rows),
+        "metrics": metrics[:MOST_METRICS],
     }

@@ -219,10 +219,9 @@ def test_refusals() -> None:
 def test_digest() -> None:
     backbone, same = small_backbone(), small_backbone()
     assert backbone.digest() == same.digest() and len(backbone.digest()) == 64
-    same.transformer.proj_out.bias[3] += 1e-6
+    same.transformer.proj_out.bias[3] += 0.1
     assert backbone.digest() != same.digest()
-    assert backbone.digest() != small_backbone().cast(torch.bfloat16).digest()
-    assert small_backbone().cast(torch.bfloat16).digest() == small_backbone().cast(torch.bfloat16).digest()
+    assert backbone.digest() == small_backbone().cast(torch.bfloat16).digest()  # one transformer in any precision
 
 
 def test_weights_to_train_from_scratch() -> None:

@@ -1,6 +1,7 @@
 """The world's three tasks, trained: what a run leaves behind, how stages follow one another, what belongs to a sample."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from safetensors.torch import load_file
 
 from tests.tasks.fantasy.conftest import Small
 from tinyworld.core.errors import MissingFileError, WeightsError
+from tinyworld.data.worlds.dataset import WorldSample
+from tinyworld.engine.evaluate import mean_metrics
 from tinyworld.engine.loop import Outcome, run_training
 from tinyworld.models.fantasy.backbone_weights import open_backbone
+from tinyworld.tasks.fantasy import measure
 from tinyworld.tasks.fantasy.inputs import drawn
 from tinyworld.tasks.fantasy.task import FantasyTask
 
@@ -138,6 +142,40 @@ def test_a_resumed_run_is_the_same_run(small: Small, stage1: Path, tmp_path: Pat
     )
     a, b = load_file(whole.folder / "latest.safetensors"), load_file(again.folder / "latest.safetensors")
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_held_out_clip_without_depth_is_measured_as_far_as_it_goes(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = FantasyTask(
+        small.recipe("fantasy_demo_stage1", tmp_path, "f", num_validation_samples=2, held_out_fraction=0.6)
+    )
+    first, second = task.held_out()[:2]
+    whole = measure.Window.sample
+
+    def blind(window: measure.Window) -> WorldSample:
+        sample = whole(window)
+        if window.id != second.id:
+            return sample
+        return replace(sample, mask=torch.zeros_like(sample.mask), depth=torch.zeros_like(sample.depth), usable=False)
+
+    monkeypatch.setattr(measure.Window, "sample", blind)
+    with torch.no_grad():
+        good, bad = task.evaluate(task.networks.trainable.eval(), [first, second], CPU)
+    assert good.metrics["abs_rel"] is not None and bad.metrics["abs_rel"] is None and bad.metrics["ate"] is None
+    assert bad.metrics["diffusion"] is not None and bad.metrics["rpe_rotation"] is not None
+    assert mean_metrics([good.baseline, bad.baseline])["abs_rel"] == good.baseline["abs_rel"]
+    assert {"point_error", "delta1_scaled", "auc30"} <= good.baseline.keys()
+
+
+def test_other_held_out_scenes_than_the_parents_are_warned_of(
+    small: Small, stage1: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parent = str(stage1 / "latest.safetensors")
+    FantasyTask(small.recipe("fantasy_demo_stage2", tmp_path, "g", stage1_checkpoint=parent))
+    assert "would flatter" not in caplog.text
+    FantasyTask(small.recipe("fantasy_demo_stage2", tmp_path, "h", stage1_checkpoint=parent, seed=5))
+    assert "would flatter" in caplog.text
 
 
 def test_a_batch_is_the_mean_of_its_samples(small: Small, stage1: Path, tmp_path: Path) -> None:

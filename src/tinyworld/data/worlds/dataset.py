@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tinyworld.core.errors import DataError, UserError, passing
+from tinyworld.core.geometry import Cameras
 from tinyworld.core.rng import derive_seed
 from tinyworld.data.clips import MAX_REPLACEMENTS
 from tinyworld.data.cut import Bucket, largest_factor, resize
@@ -130,6 +131,12 @@ class WorldDataset(torch.utils.data.Dataset[WorldSample]):
         """The clip that a sample is validated on, nothing random in it: the middle of the video at the smallest step, the
         centre of the picture. Raises DataError when it cannot be read or is too short, IncompleteCacheError as above."""
         return self._read(*centre_cut(world, (height, width, n_frames), self.frame_steps), pictures=True)
+
+    def held_out_cameras(self, world: WorldRef, height: int, width: int, n_frames: int) -> Cameras | None:
+        """The cameras of `held_out_sample`, without its pictures; None where their unit means nothing. Raises DataError."""
+        cut, _ = centre_cut(world, (height, width, n_frames), self.frame_steps)
+        known = read_geometry(cut, self._depths, self._points, self.max_depth)
+        return known.cameras if known.usable else None
 
     def check_faults(self, faults: Mapping[str, str], budget: float) -> None:
         """Raise DataError when more of the samples could not be read while training than `check_budget` allows."""

@@ -96,6 +96,11 @@ class Conditioner:
         )
 
     def _texts(self, prompts: Sequence[str]) -> Tensor:
+        if self.text is None and self.spec.image_dim is not None:
+            raise ConfigError(
+                "This video transformer was trained with text, also where the prompt is empty, and there is no text encoder. "
+                "Give the folder with text_encoder, tokenizer and image_encoder (--encoders DIR)."
+            )
         if self.text is None:
             lost = [prompt for prompt in prompts if prompt.strip()]
             if lost:

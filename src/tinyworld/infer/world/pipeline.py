@@ -29,7 +29,7 @@ from tinyworld.infer.world.places import Places
 from tinyworld.infer.world.requests import Camera, Requests, Source, cameras_of, requests_of, seeds_of
 from tinyworld.infer.world.results import camera_facts, check_finite, scene_of
 from tinyworld.infer.world.scene import Scene
-from tinyworld.infer.world.schedule import TRAINED_LEVELS, flow_scheduler, nearest_level
+from tinyworld.infer.world.schedule import SHIFT, TRAINED_LEVELS, flow_scheduler, nearest_level
 from tinyworld.models.fantasy.encoders import cleaned
 from tinyworld.models.fantasy.prediction import Geometry
 
@@ -53,6 +53,7 @@ class FantasyWorldPipeline:
     def __init__(self, parts: Parts, dtype: torch.dtype, device: torch.device | str) -> None:
         self.parts, self.places = parts, Places(device)
         self.clip = stated_clip(parts.info) or USUAL_CLIP
+        self.flow_shift = float(SHIFT if parts.info is None else parts.info.meta.get("flow_shift", SHIFT))
         mixed = dtype if dtype != torch.float32 and self.places.device.type == "cuda" else None
         self.networks = Networks(parts.backbone, parts.branch, mixed)
         self.conditioner = Conditioner(parts.backbone.spec, parts.codec, parts.text, parts.image, self.places)
@@ -121,7 +122,7 @@ class FantasyWorldPipeline:
         """
         clip = self.clip_of(height, width, num_frames)
         self._check_call(guidance_scale, camera_scale, fps, decoder, output_type)
-        scheduler = flow_scheduler(num_inference_steps)
+        scheduler = flow_scheduler(num_inference_steps, self.flow_shift)
         asked = requests_of(clip, prompt, negative_prompt, image, camera, generator, camera_scale, camera_options)
         began = time.monotonic()
         latents, geometry = self._denoised(clip, asked, guidance_scale, scheduler, callback_on_step_end)
@@ -187,7 +188,7 @@ class FantasyWorldPipeline:
             raise DataError(f"frames are {frames.dtype} {frames.shape}; they must be uint8 T H W 3.")
         clip = Clip(frames.shape[1], frames.shape[2], len(frames))
         self._check_call(1.0, camera_scale, fps, "vae", "scene")
-        level = nearest_level(sigma)
+        level = nearest_level(sigma, self.flow_shift)
         told = None if camera is None else cameras_of(camera, clip, camera_scale, camera_options)
         given = self.conditioner.given(clip, [""], [frames[0]], [told], interact=True)
         (seed,) = seeds_of(generator, 1)

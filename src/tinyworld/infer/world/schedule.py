@@ -1,7 +1,8 @@
 """Noise levels of sampling: diffusers' flow-matching scheduler on the levels that Wan2.1 is trained with.
 
 Before the shift the levels fall evenly from 1 towards 0, which is left out (sigma_min 0 and one extra step, in the words of the
-FantasyWorld release); then σ' = s σ / (1 + (s − 1) σ) with s = 5. With 1000 steps they are exactly those of training.
+FantasyWorld release); then σ' = s σ / (1 + (s − 1) σ) with the shift s of the training (5 unless the weights say otherwise). With
+1000 steps they are exactly those of training.
 """
 
 from functools import cache
@@ -28,15 +29,15 @@ def flow_scheduler(steps: int, shift: float = SHIFT) -> Any:
     return scheduler
 
 
-def nearest_level(sigma: float) -> float:
-    """The noise level of training that is nearest to `sigma`. Raises ConfigError outside [0, 1]."""
+def nearest_level(sigma: float, shift: float = SHIFT) -> float:
+    """The noise level of a training with this shift that is nearest to `sigma`. Raises ConfigError outside [0, 1]."""
     if not 0 <= sigma <= 1:
         raise ConfigError(f"sigma={sigma} is no noise level: it must be from 0 to 1; 0.1 is usual for footage.")
-    levels = _trained_levels()
+    levels = _trained_levels(shift)
     return float(levels[np.abs(levels - sigma).argmin()])
 
 
 @cache
-def _trained_levels() -> np.ndarray:
+def _trained_levels(shift: float) -> np.ndarray:
     """All but the 0 at the scheduler's end, which no model is trained at."""
-    return flow_scheduler(TRAINED_LEVELS).sigmas[:-1].double().numpy()
+    return flow_scheduler(TRAINED_LEVELS, shift).sigmas[:-1].double().numpy()

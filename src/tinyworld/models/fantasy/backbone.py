@@ -179,13 +179,13 @@ class WanBackbone(nn.Module):
         initialise(self, seed)
 
     def digest(self) -> str:
-        """Hex SHA-256 over names, number types, shapes and bytes of all weights: which backbone a branch was trained on.
-
-        Another precision is another digest. Wherever the weights lie, they are read once.
+        """Hex SHA-256 over names, shapes and bytes of all weights in bf16 (but for what stays in fp32): which backbone a branch
+        was trained on, in whatever precision it is kept. Wherever the weights lie, they are read once.
         """
         result = hashlib.sha256()
         for name, tensor in sorted(self.state_dict().items()):
-            result.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            result.update(f"{name} {tuple(tensor.shape)}\n".encode())
+            tensor = tensor.to(kept_dtype(name, torch.bfloat16))
             result.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
         return result.hexdigest()
 

@@ -5,18 +5,19 @@ model the cameras: a camera that was given is copied, not estimated. With them i
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tinyworld.core.geometry import Cameras, decode_pose, encode_pose
+from tinyworld.core.geometry import Cameras, decode_pose, world_points
 from tinyworld.core.names import file_name
 from tinyworld.core.rng import derive_seed
 from tinyworld.data.worlds.batch import WorldBatch, stack_worlds
-from tinyworld.data.worlds.dataset import WorldSample
+from tinyworld.data.worlds.dataset import WorldDataset, WorldSample
+from tinyworld.data.worlds.scan import WorldRef
 from tinyworld.engine.task import Evaluated
 from tinyworld.infer.codec import Codec
 from tinyworld.losses.flow import FlowSchedule, flow_loss
@@ -38,14 +39,33 @@ Predict = Callable[[Inputs], tuple[Tensor, Geometry | None]]
 """Inputs → velocity, and geometry where the model has any."""
 
 
-def batch_of(samples: Sequence[WorldSample], device: torch.device) -> WorldBatch:
-    """Held-out samples as a batch; their noise is that of their ids."""
-    seeded = [replace(sample, noise_seed=derive_seed("held out", sample.id)) for sample in samples]
-    return stack_worlds(seeded).to(device)
+@dataclass(frozen=True)
+class Window:
+    """The fixed window of one held-out sample, read whenever it is measured: a clip of 81 frames is a third of a GB."""
+
+    dataset: WorldDataset
+    world: WorldRef
+    height: int
+    width: int
+    n_frames: int
+
+    @property
+    def id(self) -> str:
+        return self.world.id
+
+    def sample(self) -> WorldSample:
+        """Nothing random in it but its noise, which is that of its id. Raises DataError when it cannot be read."""
+        sample = self.dataset.held_out_sample(self.world, self.height, self.width, self.n_frames)
+        return replace(sample, noise_seed=derive_seed("held out", sample.id))
+
+
+def batch_of(windows: Sequence[Window], device: torch.device) -> WorldBatch:
+    """Held-out windows as a batch."""
+    return stack_worlds([window.sample() for window in windows]).to(device)
 
 
 def evaluate(
-    samples: Sequence[WorldSample],
+    windows: Sequence[Window],
     encode: Encode,
     predict: Predict,
     schedule: FlowSchedule,
@@ -53,11 +73,11 @@ def evaluate(
     track: Tensor | None,
     device: torch.device,
 ) -> list[Evaluated]:
-    """Metrics of each sample beside its baselines. sigmas: the first one's names stand alone, the others end in @sigma.
+    """Metrics of each window beside its baselines. sigmas: the first one's names stand alone, the others end in @sigma.
 
-    track: the mean pose encoding of training clips, T 9, as a baseline; None for a model without geometry.
+    track: the mean pose encoding of training clips, T 9, as a baseline; None where no training clip has one.
     """
-    batch = batch_of(samples, device)
+    batch = batch_of(windows, device)
     known = encode(batch)
     columns: dict[str, Tensor] = {}
     for number, sigma in enumerate(sigmas):
@@ -72,11 +92,12 @@ def evaluate(
         _, _, blind = _at(sigma, False, batch, known, predict, schedule)
         assert blind is not None
         columns |= {f"{name}{end}": value for name, value in geometry_metrics(blind, batch).items()}
-    baselines = _baselines(batch, known, schedule, sigmas, track)
-    return [
-        Evaluated(sample.id, _row(columns, place), {k: v for k, v in _row(baselines, place).items() if v is not None})
-        for place, sample in enumerate(samples)
-    ]
+    baselines = _flow_baselines(batch, known, schedule, sigmas)
+    if "abs_rel" in columns:
+        geometry = _geometry_baselines(batch, track)
+        ends = ["", *(f"@{sigma:g}" for sigma in sigmas[1:])]
+        baselines |= {f"{name}{end}": value for end in ends for name, value in geometry.items()}
+    return [Evaluated(window.id, _row(columns, place), _row(baselines, place)) for place, window in enumerate(windows)]
 
 
 def _at(
@@ -91,20 +112,27 @@ def _at(
 def geometry_metrics(made: Geometry, batch: WorldBatch) -> dict[str, Tensor]:
     """Depth, points and cameras of N clips, (N,) each."""
     true = batch.cameras
-    cameras = decode_pose(made.poses[-1], true.height, true.width)
+    cameras = decode_pose(made.poses[-1], true.height, true.width).relative()
     return {
         **depth_metrics(made.depth, batch.depth, batch.mask),
         **point_metrics(made.points, batch.points, batch.mask),
         "consistency": consistency(made.depth, made.points, cameras, batch.mask),
-        **camera_metrics(cameras.relative(), true),
+        **_camera_metrics(cameras, batch),
     }
 
 
-def _baselines(
-    batch: WorldBatch, known: Encoded, schedule: FlowSchedule, sigmas: Sequence[float], track: Tensor | None
+def _camera_metrics(cameras: Cameras, batch: WorldBatch) -> dict[str, Tensor]:
+    """NaN for what depends on translations where a clip's unit means nothing."""
+    found = camera_metrics(cameras, batch.cameras)
+    usable = batch.usable.to(found["ate"].device)
+    known = {name: torch.where(usable, found[name], torch.nan) for name in ("ate", "rpe_translation", "auc30")}
+    return found | known
+
+
+def _flow_baselines(
+    batch: WorldBatch, known: Encoded, schedule: FlowSchedule, sigmas: Sequence[float]
 ) -> dict[str, Tensor]:
-    """What is known without a model: no velocity at all; each clip's median depth; cameras that stand still, or that move as
-    the training clips do in the mean."""
+    """No velocity at all."""
     found: dict[str, Tensor] = {}
     for number, sigma in enumerate(sigmas):
         inputs, still, _ = _at(
@@ -112,22 +140,23 @@ def _baselines(
         )
         end = "" if number == 0 else f"@{sigma:g}"
         found[f"diffusion{end}"] = flow_loss(still, inputs.latents, inputs.noise, torch.ones_like(inputs.sigma))
+    return found
+
+
+def _geometry_baselines(batch: WorldBatch, track: Tensor | None) -> dict[str, Tensor]:
+    """What is known without a model: each clip's median depth; cameras that stand still, or that move as the training clips do
+    in the mean; points of that depth seen by those still cameras."""
+    true, still = batch.cameras, identity_cameras(batch.cameras)
+    flat = median_depth(batch.depth, batch.mask)
+    found = {
+        **depth_metrics(flat, batch.depth, batch.mask),
+        **point_metrics(world_points(flat, still), batch.points, batch.mask),
+        **_camera_metrics(still, batch),
+    }
     if track is None:
         return found
-    true = batch.cameras
-    flat = depth_metrics(median_depth(batch.depth, batch.mask), batch.depth, batch.mask)
-    still_metrics = camera_metrics(identity_cameras(true), true)
     usual = decode_pose(track.to(true.extrinsics).expand(len(batch.ids), -1, -1), true.height, true.width)
-    moving = camera_metrics(usual.relative(), true)
-    names = ("ate", "rpe_translation", "rpe_rotation", "auc30")
-    return (
-        found
-        | {name: flat[name] for name in ("abs_rel", "delta1")}
-        | {
-            **{name: still_metrics[name] for name in names},
-            **{f"mean_track_{name}": moving[name] for name in names},
-        }
-    )
+    return found | {f"mean_track_{name}": value for name, value in _camera_metrics(usual.relative(), batch).items()}
 
 
 def _row(columns: dict[str, Tensor], place: int) -> dict[str, float | None]:
@@ -135,16 +164,8 @@ def _row(columns: dict[str, Tensor], place: int) -> dict[str, float | None]:
     return {name: value if np.isfinite(value) else None for name, value in values.items()}
 
 
-def track_of(samples: Sequence[WorldSample]) -> list[Tensor]:
-    """Pose encodings T 9 of the samples whose scale means something."""
-    cameras = [
-        Cameras(sample.extrinsics, sample.intrinsics, *sample.frames.shape[-2:]) for sample in samples if sample.usable
-    ]
-    return [encode_pose(camera) for camera in cameras]
-
-
 def write_preview(
-    sample: WorldSample,
+    window: Window,
     encode: Encode,
     predict: Predict,
     schedule: FlowSchedule,
@@ -158,7 +179,7 @@ def write_preview(
 
     The second needs a codec, the last a model with geometry; the cameras are not given.
     """
-    batch = batch_of([sample], device)
+    batch, sample = batch_of([window], device), window.world.entry
     inputs, velocity, made = _at(sigma, False, batch, encode(batch), predict, schedule)
     frames = batch.frames[0].permute(0, 2, 3, 1).cpu().numpy()
     panels = [frames]
@@ -172,7 +193,7 @@ def write_preview(
         near, far = depth_range(true, mask)
         panels += [colour_depth(true, mask, near, far), colour_depth(depth, np.ones_like(mask), near, far)]
         facts = {"sigma": sigma, "caption": sample.caption}
-        scene = ShownScene(sample.id, frames, _shown_worlds(made, batch), PREVIEW_FPS, sample.scale, facts)
+        scene = ShownScene(sample.id, frames, _shown_worlds(made, batch), PREVIEW_FPS, float(batch.scale[0]), facts)
         write_scene_file(folder / f"{file_name(sample.id)}.npz", scene)
     rows = [np.concatenate(row, axis=1) for row in zip(*panels, strict=True)]
     write_video(folder / f"{file_name(sample.id)}.mp4", rows, PREVIEW_FPS)

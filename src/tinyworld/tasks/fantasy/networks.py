@@ -51,7 +51,15 @@ def build_networks(recipe: FantasyRecipe) -> Networks:
     parent = own or recipe.find("model.stage1_checkpoint")
     if parent is None:
         return Networks(backbone, branch, digest)
-    rows = load_into(branch, *read_branch(parent), base_digest=digest)
+    state, info = read_branch(parent)
+    rows = load_into(branch, state, info, base_digest=digest)
+    split = [recipe.run.seed, recipe.data.held_out_fraction]
+    if info.meta.get("split", split) != split:
+        LOGGER.warning(
+            "warning: %s was trained with seed and held_out_fraction %s, this run has %s: scenes that are held out here may have "
+            "been trained on there, and the numbers of validations would flatter (keys: run.seed, data.held_out_fraction)",
+            *(parent.name, info.meta["split"], split),
+        )
     LOGGER.info("from %s:\n%s", parent, lineage_table(rows))
     return Networks(backbone, branch, digest, rows)
 

@@ -1,6 +1,7 @@
 """The tasks `video_base`, `fantasy_world:stage1` and `fantasy_world:stage2`: a small video transformer learns to denoise, or a
 geometry branch learns beside a frozen one, alone (stage 1) or with its way into the video (stage 2)."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -13,10 +14,13 @@ from torch import Tensor, nn
 from tinyworld.config.batch import accumulations, clips_per_step
 from tinyworld.config.schema import FantasyRecipe
 from tinyworld.core import dist
-from tinyworld.core.errors import DataError
+from tinyworld.core.console import LOGGER
+from tinyworld.core.errors import DataError, UserError
+from tinyworld.core.geometry import encode_pose
+from tinyworld.data.latent_cache import IncompleteCacheError
 from tinyworld.data.loader import step_batches
 from tinyworld.data.worlds.batch import WorldBatch, stack_worlds
-from tinyworld.data.worlds.dataset import WorldSample
+from tinyworld.engine import checkpoint
 from tinyworld.engine.accelerate_setup import training_device
 from tinyworld.engine.task import Evaluated, Losses, Roles
 from tinyworld.infer.codec import Codec, open_codec
@@ -27,7 +31,7 @@ from tinyworld.models.fantasy import weights as branch_weights
 from tinyworld.models.fantasy.branch import GeometryBranch
 from tinyworld.models.fantasy.prediction import Geometry
 from tinyworld.tasks.fantasy import measure
-from tinyworld.tasks.fantasy.conditions import condition_cache
+from tinyworld.tasks.fantasy.conditions import codec_digest, condition_cache
 from tinyworld.tasks.fantasy.fit_memory import advice
 from tinyworld.tasks.fantasy.inputs import Encoded, Inputs, assembled, drawn, encoded, recalled
 from tinyworld.tasks.fantasy.made_up import made_up_batch, made_up_conditions
@@ -69,6 +73,7 @@ class FantasyTask:
         device = training_device(recipe)
         precision = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.codec: Codec | None = None if path is None else open_codec(path, precision, device)
+        self.latents_by = dist.on_main(self._latents_digest)
         self.schedule = FlowSchedule(recipe.loss.flow_shift)
         self.windows = self._held_out_windows()
         self.track = self._mean_track()
@@ -81,19 +86,30 @@ class FantasyTask:
         dist.on_main(lambda: cache.require(*wanted(self.recipe, self.sources)))
         return None if cache.makers.text is None else cache.text("")
 
-    def _held_out_windows(self) -> list[WorldSample]:
-        data, worlds = self.recipe.data, measured(self.recipe, self.sources)
-        return [self.dataset.held_out_sample(world, data.height, data.width, data.num_frames) for world in worlds]
+    def _held_out_windows(self) -> list[measure.Window]:
+        """The windows that are measured, each read once to know that it can be."""
+        data, found = self.recipe.data, []
+        for world in measured(self.recipe, self.sources):
+            window = measure.Window(self.dataset, world, data.height, data.width, data.num_frames)
+            try:
+                window.sample()
+            except IncompleteCacheError:
+                raise
+            except (UserError, OSError) as error:
+                LOGGER.warning("held-out sample %s is not measured: %s", world.id, error)
+            else:
+                found.append(window)
+        return found
 
     def _mean_track(self) -> Tensor | None:
         """How the training clips' cameras move in the mean, T 9."""
         if self.networks.branch is None:
             return None
-        data = self.recipe.data
-        worlds = self.sources.train[:TRACKS]
-        dataset = dataset_of(self.recipe, worlds)  # their cameras alone: a cache need not hold these windows
-        clips = (dataset.held_out_sample(world, data.height, data.width, data.num_frames) for world in worlds)
-        tracks = measure.track_of(list(clips))
+        data, tracks = self.recipe.data, []
+        for world in self.sources.train[:TRACKS]:
+            with contextlib.suppress(UserError, OSError):  # one that cannot be read is met, and counted, in training
+                cameras = self.dataset.held_out_cameras(world, data.height, data.width, data.num_frames)
+                tracks += [] if cameras is None else [encode_pose(cameras)]
         return mean_track(tracks) if tracks else None
 
     def roles(self) -> Roles:
@@ -115,7 +131,8 @@ class FantasyTask:
             facts["base"] = self.networks.base_digest[:12]
         if self.networks.parent:
             own, first = (self.recipe.find(key) for key in ("model.pretrained_model_path", "model.stage1_checkpoint"))
-            facts["parent"] = str((own or first or Path()).resolve())
+            parent = (own or first or Path()).resolve()
+            facts |= {"parent": str(parent), "parent_checkpoint": str(checkpoint.linked_to(parent) or parent)}
             facts["lineage"] = [asdict(row) for row in self.networks.parent]
         if self.recipe.stage == "stage1":
             facts["loss/diffusion"] = "a monitor: nothing that is trained reaches the video, it cannot fall"
@@ -132,6 +149,7 @@ class FantasyTask:
             "task": self.name,
             "model": self.spec.to_dict(),
             "base": self.networks.base_digest or "trained here",
+            "latents": self.latents_by,
             "seed": self.recipe.run.seed,
             "clips per step": clips_per_step(self.recipe, dist.world_size()),
             "cached cuts": cached_cuts(self.recipe),
@@ -139,6 +157,15 @@ class FantasyTask:
             "cameras": [data.camera_convention, data.camera_intrinsics and list(data.camera_intrinsics)],
             "training samples": f"{len(self.sources.train)} ({ids})",
         }
+
+    def _latents_digest(self) -> str:
+        """What made the latents, in whatever precision it runs here: the cache's makers, else the codec."""
+        path = self.recipe.find("model.codec_path")
+        if self.cache is not None:
+            makers = self.cache.makers
+            return " ".join(str(part)[:16] for part in (makers.codec, makers.text, makers.image))
+        assert path is not None  # the rules ask for one of the two
+        return codec_digest(path)
 
     def batches(
         self, start_step: int, stop_step: int, rank: int, world: int, left_out: int = 0
@@ -222,16 +249,16 @@ class FantasyTask:
     def check_faults(self, faults: Mapping[str, str]) -> None:
         self.dataset.check_faults(faults, self.recipe.data.quarantine_budget)
 
-    def held_out(self) -> Sequence[WorldSample]:
+    def held_out(self) -> Sequence[measure.Window]:
         return self.windows
 
-    def evaluate(self, model: nn.Module, samples: Sequence[WorldSample], device: torch.device) -> list[Evaluated]:
+    def evaluate(self, model: nn.Module, samples: Sequence[measure.Window], device: torch.device) -> list[Evaluated]:
         sigmas = self.recipe.validation.validation_sigmas
         return measure.evaluate(
             samples, self._encode, self._predictor(model), self.schedule, sigmas, self.track, device
         )
 
-    def preview(self, model: nn.Module, sample: WorldSample, device: torch.device, folder: Path) -> None:
+    def preview(self, model: nn.Module, sample: measure.Window, device: torch.device, folder: Path) -> None:
         sigma = self.recipe.validation.validation_sigmas[0]
         measure.write_preview(
             sample, self._encode, self._predictor(model), self.schedule, sigma, self.codec, device, folder
@@ -274,6 +301,8 @@ class FantasyTask:
             "recipe": self.recipe.name,
             "clip": [data.height, data.width, data.num_frames],
             "codec": None if codec is None else str(codec.absolute()),
+            "flow_shift": self.recipe.loss.flow_shift,
+            "split": [self.recipe.run.seed, data.held_out_fraction],
         }
 
 

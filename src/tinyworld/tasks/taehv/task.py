@@ -46,7 +46,9 @@ class TaehvTask:
         teacher = open_reference(recipe, device) if recipe.distils else None
         self.sources = dist.on_main(lambda: find_sources(recipe))
         self.model = build_model(recipe)
-        if device.type == "cpu" and recipe.parallel.strategy != "zero3":  # measured there (docs/benchmarks.md), not on a GPU
+        if (
+            device.type == "cpu" and recipe.parallel.strategy != "zero3"
+        ):  # measured there (docs/benchmarks.md), not on a GPU
             self.model.enable_folded_training()
         self.spec = self.model.spec
         self.lpips = measure.load_lpips(recipe)

@@ -1,0 +1,72 @@
+"""What the validations of each family of models measure, in the words of the report."""
+
+from dataclasses import dataclass
+
+from tinyworld.report.read import Run
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of a validation. digits: behind the point. baseline: what stands beside it, empty where nothing does."""
+
+    key: str
+    label: str
+    caption: str
+    digits: int = 3
+    unit: str = ""
+    higher: bool = False
+    baseline: str = ""
+
+
+MEAN_COLOUR, MEDIAN, STILL = "mean colour", "median depth", "still camera"
+AUTOENCODER = (
+    Metric("psnr", "PSNR", "dB, mean over held-out clips, higher is better", 2, " dB", True, MEAN_COLOUR),
+    Metric("ssim", "SSIM", "mean over held-out clips, 1 is perfect", 3, "", True, MEAN_COLOUR),
+    Metric("flicker", "Flicker", "change from frame to frame that the original does not have, lower is better", 4),
+    Metric("sharpness", "Sharpness", "finest detail against the original's, 1 is as sharp, below is blurred", 3),
+    Metric("gmsd", "GMSD", "deviation of gradient magnitude similarity, lower is better"),
+    Metric("lpips", "LPIPS", "perceptual distance, lower is better"),
+    Metric("round_trip_psnr", "PSNR of the round trip", "dB, through the model's own latents", 2, " dB", True),
+    Metric("latent_error", "Latent error", "RMS difference to the reference VAE's latents, in units of their spread"),
+)
+WORLD = (
+    Metric("abs_rel", "Depth, AbsRel", "relative error of depth, lower is better", 3, "", False, MEDIAN),
+    Metric("delta1", "Depth, δ1", "share of pixels within a factor of 1.25, higher is better", 3, "", True, MEDIAN),
+    Metric("point_error", "Points", "distance from the true point, relative, lower is better", 3, "", False, MEDIAN),
+    Metric("auc30", "Camera, AUC@30", "cameras estimated, not given, higher is better", 3, "", True, STILL),
+    Metric(
+        "ate",
+        "Camera, ATE",
+        "track after the best similarity, in units of the clip, lower is better",
+        4,
+        "",
+        False,
+        STILL,
+    ),
+    Metric("given_auc30", "AUC@30, cameras given", "how well given cameras are passed on", 3, "", True),
+    Metric("consistency", "Points against depth", "relative distance, lower is better", 3),
+    Metric(
+        "diffusion", "Denoising error", "squared error of the velocity, lower is better", 3, "", False, "no prediction"
+    ),
+)
+COLUMNS = {
+    "taehv": ("original", "reconstruction", "difference ×4"),
+    "video_base": ("original", "denoised in one step"),
+    "fantasy_world": ("original", "denoised in one step", "true depth", "estimated depth"),
+}
+"""What the preview videos of a family show, left to right."""
+
+
+def family(run: Run) -> str:
+    """taehv, video_base or fantasy_world."""
+    return str(run.config.get("task", "taehv")).split(":")[0]
+
+
+def metrics_of(run: Run) -> tuple[Metric, ...]:
+    """The family's metrics, the most telling first."""
+    return AUTOENCODER if family(run) == "taehv" else WORLD
+
+
+def measured(run: Run) -> list[Metric]:
+    """Those that the run's validations have."""
+    return [metric for metric in metrics_of(run) if any(entry.get(metric.key) is not None for entry in run.validations)]
