@@ -32,7 +32,7 @@ RULES: dict[tuple[Kind, str], str] = {
     (
         "free",
         "where parts that are not trained lie; a backbone is known by its digest",
-    ): "backbone_path codec_path encoders_path",
+    ): "backbone_path encoders_path",
     ("free", "where Seraena's older frames lie"): "seraena_buffer_device",
     ("free", "weights come from the checkpoint"): "pretrained_model_path stage1_checkpoint",
     ("warned", "the course of the learning rate"): (
@@ -79,8 +79,8 @@ RULES: dict[tuple[Kind, str], str] = {
     ): "pad_frames crop_scale frame_steps flip colour_jitter clip_ends max_depth",
     ("forbidden", "cuts of cached latents"): "latent_cache condition_cache cached_crops",
     ("forbidden", "what the camera files mean"): "camera_convention camera_intrinsics",
-    ("forbidden", "the latents that are learned, by the reference VAE's digest"): (
-        "use_ref_vae ref_vae_path ref_vae_dtype ref_vae_tiling latent_convention"
+    ("forbidden", "the latents that are learned, by the digest of what makes them"): (
+        "use_ref_vae ref_vae_path ref_vae_dtype ref_vae_tiling latent_convention codec_path"
     ),
 }
 """(kind, what the keys are about) → keys by their leaf names, each in one place."""
