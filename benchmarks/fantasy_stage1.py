@@ -2,9 +2,9 @@
 30 with gradient and keeps the diffusion loss in the graph: with the transformer frozen, and as code does that only leaves its
 weights out of the optimizer.
 
-    python benchmarks/fantasy_stage1.py [--height 96 --width 160 --num_frames 13 --batch 1 --repeats 3]
+    python benchmarks/fantasy_stage1.py [--part 4 --height 96 --width 160 --num_frames 13 --batch 1 --repeats 3]
 
-A quarter of the published width, the published 30 blocks split after 12; equal weights, equal clips, all in fp32 on one core.
+A part of the published width, the published 30 blocks split after 12; equal weights, equal clips, all in fp32 on one core.
 Both checkpoint every block and every piece of the heads; ours is also shown without checkpointing, which is what the saved
 memory can buy. Seconds are CPU seconds of forward and backward, the fastest of a few. Memory is the most of all tensors beside
 weights and the branch's gradients that exist at a time (`engine.memory.count` on the real tensors; the transformer's gradients,
@@ -14,6 +14,7 @@ where it has any, are added), and what waits for the backward pass.
 import argparse
 import functools
 import time
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from torch import Tensor
 from fantasy_full_size import encoded, randomise
 from tinyworld.config.load import load_recipe
 from tinyworld.config.schema import FantasyRecipe
-from tinyworld.core.world_sizes import BackboneSpec, BranchSpec, WorldSpec
+from tinyworld.core.world_sizes import SIZES, WorldSpec
 from tinyworld.engine.memory import count
 from tinyworld.losses.flow import FlowSchedule
 from tinyworld.models.fantasy.backbone import WanBackbone, WanConditions
@@ -30,14 +31,29 @@ from tinyworld.tasks.fantasy.inputs import assembled, fixed
 from tinyworld.tasks.fantasy.made_up import made_up_batch
 from tinyworld.tasks.fantasy.objective import flow_losses, geometry_losses, joined
 
-QUARTER = WorldSpec(
-    BackboneSpec(layers=30, heads=6, head_dim=64, ffn=2240, text_dim=64, text_tokens=16, image_dim=None, freq_dim=64),
-    BranchSpec(
-        split=12, heads=6, ffn=2528, bridge_width=128, bridge_heads=2, collect=(17, 11, 8, 5),
-        dpt_channels=(32, 64, 128, 128), dpt_fused=32, camera_width=144, camera_heads=3, camera_blocks=4,
-        cross_width=288, cross_heads=6, pose_channels=40,
-    ),
-)  # fmt: skip
+
+def scaled(part: int) -> WorldSpec:
+    """The published sizes at a part of their width: 4 is a quarter."""
+    full = SIZES["wan_fun_1_3b"]
+    backbone = replace(
+        full.backbone, heads=12 // part, ffn=8960 // part, text_dim=64, text_tokens=16, image_dim=None, freq_dim=64
+    )
+    sizes = full.branch
+    branch = replace(
+        sizes,
+        heads=12 // part,
+        ffn=sizes.ffn // part,
+        bridge_width=512 // part,
+        bridge_heads=8 // part,
+        dpt_channels=tuple(width // part for width in sizes.dpt_channels),
+        dpt_fused=128 // part,
+        camera_width=576 // part,
+        camera_heads=3,
+        cross_width=1152 // part,
+        cross_heads=12 // part,
+        pose_channels=160 // part,
+    )
+    return WorldSpec(backbone, branch)
 
 
 class Everything(GeometryBranch):
@@ -68,19 +84,20 @@ class Everything(GeometryBranch):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, value in {"height": 96, "width": 160, "num_frames": 13, "batch": 1, "repeats": 3}.items():
+    for name, value in {"part": 4, "height": 96, "width": 160, "num_frames": 13, "batch": 1, "repeats": 3}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    spec = scaled(options.part)
     recipe = load_recipe("fantasy_stage1", complete=False)
     assert isinstance(recipe, FantasyRecipe)
     loss, schedule = recipe.loss, FlowSchedule(recipe.loss.flow_shift)
-    frozen, open_ = WanBackbone(QUARTER.backbone).requires_grad_(False), WanBackbone(QUARTER.backbone)
+    frozen, open_ = WanBackbone(spec.backbone).requires_grad_(False), WanBackbone(spec.backbone)
     for backbone in (frozen, open_):
         backbone.init_weights(0)
     batch = made_up_batch(options.batch, options.height, options.width, options.num_frames)
     given = fixed(options.batch, torch.device("cpu"), camera=True)
-    inputs = assembled(encoded(QUARTER.backbone, batch), batch, given, schedule, None, loss.timestep_sampling)
+    inputs = assembled(encoded(spec.backbone, batch), batch, given, schedule, None, loss.timestep_sampling)
 
     def losses(branch: GeometryBranch, backbone: WanBackbone) -> Tensor:
         velocity, made = branch(
@@ -89,14 +106,14 @@ def main() -> None:
         terms = geometry_losses(loss, batch, inputs, made)
         return (terms if velocity is None else joined(terms, flow_losses(loss, schedule, inputs, velocity))).total
 
-    heads_alone = GeometryBranch(QUARTER, "stage1", checkpointing=True)
+    heads_alone = GeometryBranch(spec, "stage1", checkpointing=True)
     heads_alone.checkpointing = False  # the blocks; the heads were told when they were made
     forms: dict[str, tuple[GeometryBranch, WanBackbone]] = {
-        "all blocks, weights' gradients": (Everything(QUARTER, "stage1", checkpointing=True), open_),
-        "all blocks, frozen weights": (Everything(QUARTER, "stage1", checkpointing=True), frozen),
-        "ours": (GeometryBranch(QUARTER, "stage1", checkpointing=True), frozen),
+        "all blocks, weights' gradients": (Everything(spec, "stage1", checkpointing=True), open_),
+        "all blocks, frozen weights": (Everything(spec, "stage1", checkpointing=True), frozen),
+        "ours": (GeometryBranch(spec, "stage1", checkpointing=True), frozen),
         "ours, heads checkpointed": (heads_alone, frozen),
-        "ours, not checkpointed": (GeometryBranch(QUARTER, "stage1", checkpointing=False), frozen),
+        "ours, not checkpointed": (GeometryBranch(spec, "stage1", checkpointing=False), frozen),
     }
     seconds = {name: float("inf") for name in forms}
     for branch, _ in forms.values():

@@ -47,7 +47,7 @@ def fitted(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def to_unit(frames: np.ndarray) -> Tensor:
     """uint8 … T H W 3 → float32 … T 3 H W in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, -3).float().div_(255)
+    return torch.from_numpy(np.array(frames)).movedim(-1, -3).float().div_(255)
 
 
 def to_pictures(frames: Tensor) -> np.ndarray:
