@@ -35,8 +35,8 @@ GIVEN = ("abs_rel", "ate", "auc30")
 """What is also measured with the cameras given."""
 
 Encode = Callable[[WorldBatch], Encoded]
-Predict = Callable[[Inputs], tuple[Tensor, Geometry | None]]
-"""Inputs → velocity, and geometry where the model has any."""
+Predict = Callable[[Inputs, bool, bool], tuple[Tensor | None, Geometry | None]]
+"""Inputs, and whether velocity and geometry are wanted → what is wanted, of geometry what the model has."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +82,16 @@ def evaluate(
     columns: dict[str, Tensor] = {}
     for number, sigma in enumerate(sigmas):
         end = "" if number == 0 else f"@{sigma:g}"
-        inputs, velocity, made = _at(sigma, True, batch, known, predict, schedule)
+        inputs = _at(sigma, True, batch, known, schedule)
+        velocity, made = predict(inputs, True, number == 0)
+        assert velocity is not None
         columns[f"diffusion{end}"] = flow_loss(velocity, inputs.latents, inputs.noise, torch.ones_like(inputs.sigma))
-        if made is None:
-            continue
-        if number == 0:
+        if made is not None:
             given = geometry_metrics(made, batch)
             columns |= {f"given_{name}": given[name] for name in GIVEN}
-        _, _, blind = _at(sigma, False, batch, known, predict, schedule)
-        assert blind is not None
+        _, blind = predict(_at(sigma, False, batch, known, schedule), False, True)
+        if blind is None:
+            continue
         columns |= {f"{name}{end}": value for name, value in geometry_metrics(blind, batch).items()}
     baselines = _flow_baselines(batch, known, schedule, sigmas)
     if "abs_rel" in columns:
@@ -100,13 +101,11 @@ def evaluate(
     return [Evaluated(window.id, _row(columns, place), _row(baselines, place)) for place, window in enumerate(windows)]
 
 
-def _at(
-    sigma: float, camera: bool, batch: WorldBatch, known: Encoded, predict: Predict, schedule: FlowSchedule
-) -> tuple[Inputs, Tensor, Geometry | None]:
+def _at(sigma: float, camera: bool, batch: WorldBatch, known: Encoded, schedule: FlowSchedule) -> Inputs:
+    """What the model is given at a noise level, with or without the cameras."""
     count, device = len(batch.ids), known.latents.device
     index = torch.full((count,), schedule.nearest(sigma))
-    inputs = assembled(known, batch, fixed(count, device, camera), schedule, index, "")
-    return inputs, *predict(inputs)
+    return assembled(known, batch, fixed(count, device, camera), schedule, index, "")
 
 
 def geometry_metrics(made: Geometry, batch: WorldBatch) -> dict[str, Tensor]:
@@ -135,10 +134,8 @@ def _flow_baselines(
     """No velocity at all."""
     found: dict[str, Tensor] = {}
     for number, sigma in enumerate(sigmas):
-        inputs, still, _ = _at(
-            sigma, True, batch, known, lambda inputs: (torch.zeros_like(inputs.latents), None), schedule
-        )
-        end = "" if number == 0 else f"@{sigma:g}"
+        inputs, end = _at(sigma, True, batch, known, schedule), "" if number == 0 else f"@{sigma:g}"
+        still = torch.zeros_like(inputs.latents)
         found[f"diffusion{end}"] = flow_loss(still, inputs.latents, inputs.noise, torch.ones_like(inputs.sigma))
     return found
 
@@ -180,10 +177,11 @@ def write_preview(
     The second needs a codec, the last a model with geometry; the cameras are not given.
     """
     batch, sample = batch_of([window], device), window.world.entry
-    inputs, velocity, made = _at(sigma, False, batch, encode(batch), predict, schedule)
+    inputs = _at(sigma, False, batch, encode(batch), schedule)
+    velocity, made = predict(inputs, codec is not None, True)
     frames = batch.frames[0].permute(0, 2, 3, 1).cpu().numpy()
     panels = [frames]
-    if codec is not None:
+    if codec is not None and velocity is not None:
         clean = inputs.noisy - inputs.sigma.reshape(-1, 1, 1, 1, 1) * velocity
         shown = codec.decode(clean, len(frames))[0].clamp(0, 1)
         panels.append(shown.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy())

@@ -265,13 +265,17 @@ class FantasyTask:
         )
 
     def _predictor(self, model: nn.Module) -> measure.Predict:
-        def predict(inputs: Inputs) -> tuple[Tensor, Geometry | None]:
+        def predict(inputs: Inputs, video: bool, geometry: bool) -> tuple[Tensor | None, Geometry | None]:
+            plain = (inputs.noisy, inputs.timestep, inputs.conditions)
             if not isinstance(model, GeometryBranch):
-                return model(inputs.noisy, inputs.timestep, inputs.conditions).float(), None
-            steered = {"steered": inputs.given.camera} if model.stage == "stage2" else {}
-            velocity, made = model(*self._arguments(inputs), **steered, video=True)
-            assert velocity is not None
-            return velocity.float(), made
+                return (model(*plain).float() if video else None), None
+            second = model.stage == "stage2"
+            if not geometry:
+                arguments = (*self._arguments(inputs), inputs.given.camera)
+                return (model.velocity(*arguments) if second else self.networks.backbone(*plain)).float(), None
+            steered = {"steered": inputs.given.camera} if second else {}
+            velocity, made = model(*self._arguments(inputs), **steered, video=video)
+            return None if velocity is None else velocity.float(), made
 
         return predict
 
