@@ -75,7 +75,7 @@ def table(entry: Mapping[str, Any]) -> str:
         ("denoising error (lower)", "diffusion", base["diffusion"], "no prediction"),
     ]
     lines = [
-        f"\n{clips} held-out clips of rooms never trained on (step {entry['step']}); cameras are estimated, not given"
+        f"\n{clips} held-out clips of scenes never trained on (step {entry['step']}); cameras are estimated, not given"
     ]
     lines.append(f"  {'':<34}{'this model':>12}{'baseline':>12}")
     for label, name, baseline, what in rows:
