@@ -160,7 +160,7 @@ def test_workers_end_when_their_parent_asks(dataset: ClipDataset, order: Order) 
 
 
 SCRIPT = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 from tinyworld.data.clips import ClipDataset
 from tinyworld.data.loader import train_batches
@@ -198,7 +198,8 @@ def alive(pid: int) -> bool:
     [
         (STARTED + "raise SystemExit(3)", 3),
         (STARTED + "os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
-        (STARTED + "os.killpg(0, signal.SIGINT); signal.pause()", None),
+        # Not signal.pause(): the signal may reach another thread first, and nothing would end the pause.
+        (STARTED + "os.killpg(0, signal.SIGINT)\nwhile True: time.sleep(0.05)", None),
         (KILLED_WHILE_STARTING, -signal.SIGKILL),
     ],
     ids=["exit", "kill", "interrupt", "kill while starting"],
