@@ -179,9 +179,7 @@ class GeometryBranch(nn.Module):
         interact: Tensor | None,
     ) -> Joint:
         state = backbone.begin(noisy, timestep, conditions)
-        hidden = state.hidden
-        for index in range(self.spec.branch.split):
-            hidden = self._saving(self._steered_block, backbone, index, hidden, state, camera, steered)
+        hidden = self._steered_blocks(backbone, state, camera, steered)
         tables = self._tables(state)
         geometry, features = self._enter(hidden, camera, shown, state.grid), []
         for index in range(self.spec.geo_blocks):
@@ -207,9 +205,7 @@ class GeometryBranch(nn.Module):
         self._check(noisy, rays, steered, interact)
         camera = self.pose_enc(rays).flatten(1, 3)
         state = backbone.begin(noisy, timestep, conditions)
-        hidden = state.hidden
-        for index in range(self.spec.branch.split):
-            hidden = self._steered_block(backbone, index, hidden, state, camera, steered)
+        hidden = self._steered_blocks(backbone, state, camera, steered)
         if interact is not None and not bool(interact.any()):
             for index in range(self.spec.branch.split, backbone.spec.layers):
                 hidden = backbone.block(index, hidden, state)
@@ -218,6 +214,13 @@ class GeometryBranch(nn.Module):
         for index in range(self.spec.geo_blocks):
             hidden, geometry, _ = self._joint_step(backbone, index, hidden, geometry, state, tables, interact)
         return backbone.end(hidden, state)
+
+    def _steered_blocks(self, backbone: WanBackbone, state: WanState, camera: Tensor, steered: Tensor | None) -> Tensor:
+        """Video tokens after the blocks below `split`, each moved by its camera adapter."""
+        hidden = state.hidden
+        for index in range(self.spec.branch.split):
+            hidden = self._saving(self._steered_block, backbone, index, hidden, state, camera, steered)
+        return hidden
 
     def _steered_block(
         self, backbone: WanBackbone, index: int, hidden: Tensor, state: WanState, camera: Tensor, steered: Tensor | None
