@@ -55,7 +55,7 @@ def open_parts(
     place = in_run(find(base, what="video transformer", key="--base"))
     expected = None if info is None or info.spec is None else info.spec.backbone
     backbone = open_backbone(place, dtype, expected)
-    digest = backbone.digest() if info is None else _named_digest(place, backbone, dtype, info)
+    digest = backbone.digest()
     branch = None
     if state is not None and info is not None:
         with torch.device("meta"):
@@ -111,18 +111,6 @@ def _open_tiny(path: str | Path, dtype: torch.dtype) -> TaehvCodec:
     if not isinstance(codec, TaehvCodec):
         raise WeightsError(f"{path} holds a VAE. The tiny codec (--tiny_codec) is a TAEHV, such as taew2_1.")
     return codec
-
-
-def _named_digest(place: Path, backbone: WanBackbone, dtype: torch.dtype, info: BranchInfo) -> str:
-    """The backbone's digest in the precision in which the branch's file names it, else in its own: precisions differ in
-    their digests, and a branch may be used beside its transformer in any."""
-    own = backbone.digest()
-    if info.base_digest in (None, "", own):
-        return own
-    for other in (torch.float32, torch.bfloat16):
-        if other != dtype and open_backbone(place, other).digest() == info.base_digest:
-            return info.base_digest
-    return own
 
 
 def _spec_beside(backbone: WanBackbone, info: BranchInfo) -> WorldSpec:
