@@ -167,6 +167,7 @@ from tinyworld.data.loader import train_batches
 from tinyworld.data.order import Order
 from tinyworld.data.scan import ClipRef
 from multiprocessing import active_children
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in a shell's background begins with SIGINT ignored
 clips = [ClipRef(str(n), Path(sys.argv[1]) / f"clip_{n}.mp4", 10 * (n + 1), 96, 64, 24.0) for n in range(6)]
 dataset = ClipDataset(clips, [(32, 32, 4)])
 batches = train_batches(dataset, Order(dataset.bucket_of, 2, 0), 0, 10**6, num_workers=2)

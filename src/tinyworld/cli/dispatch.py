@@ -11,6 +11,7 @@ from collections.abc import Callable
 from tinyworld.cli.commands import (
     check,
     checkpoint,
+    completion,
     compress,
     data,
     demo,
@@ -56,6 +57,7 @@ COMMANDS = (
     serve,
     doctor,
     replay,
+    completion,
 )
 STAGING_NAME = re.compile(rf"{re.escape(STAGING_PREFIX)}(\d+|w[0-9a-f.]+)-(old-)?")
 """What a path has in it while it is being written; the user knows it without."""

@@ -1,0 +1,1 @@
+"""Carrying models into other tools: diffusers, the hub, ComfyUI, ONNX."""
