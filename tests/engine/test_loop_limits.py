@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.engine.fake import FakeBatch, FakeTask, fake_recipe
-from tests.engine.test_loop import assert_same, events
+from tests.engine.run_files import assert_same, events
 from tinyworld.core.errors import TrainingError
 from tinyworld.engine import preflight
 from tinyworld.engine.loop import run_training

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from tests.engine.fake import FakeTask, fake_recipe
-from tests.engine.test_loop import events
+from tests.engine.run_files import events
 from tinyworld.core.errors import CheckpointError, MissingFileError, TrainingError
 from tinyworld.engine import verdict
 from tinyworld.engine.loop import run_training

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.engine.fake import FakeTask, fake_recipe
-from tests.engine.test_loop import assert_same, events
+from tests.engine.run_files import assert_same, events
 from tests.faults import tasks
 from tests.faults.processes import Run, quiet_recipe
 from tinyworld.core.errors import EXIT_USER_ERROR, CheckpointError

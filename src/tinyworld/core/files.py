@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyworld.core.errors import MissingFileError
+from tinyworld.core.version import __version__
 
 MANIFEST = "manifest.json"
 STAGING_PREFIX = ".staging-"
@@ -125,7 +126,7 @@ def settled(path: Path) -> dict[str, Any]:
 
 def seal(folder: Path, entries: dict[str, dict[str, Any]], extra: dict[str, Any]) -> None:
     """Write the manifest of a staging folder whose files are settled; entries: relative name → `settled` of it."""
-    write_json(folder / MANIFEST, {"files": dict(sorted(entries.items())), **extra})
+    write_json(folder / MANIFEST, {"tinyworld_version": __version__, "files": dict(sorted(entries.items())), **extra})
     for inner in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
         fsync_folder(inner)
 

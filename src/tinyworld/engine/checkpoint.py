@@ -26,6 +26,7 @@ from tinyworld.core import files
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import CheckpointError
 from tinyworld.core.journal_lines import JOURNAL
+from tinyworld.core.version import __version__
 
 NAME = re.compile(r"^checkpoint-(\d+)$")
 STATE = "state"
@@ -104,6 +105,9 @@ def check(path: Path, fingerprint_at: Callable[[int], dict[str, Any]], verified:
             "Restore these settings, or start a new run from its weights with --pretrained_model_path "
             f"{path / 'model.safetensors'}."
         )
+    writer = manifest.get("tinyworld_version", __version__)
+    if writer != __version__:
+        LOGGER.warning("%s was written by tinyworld %s, this is %s: numbers may differ", path.name, writer, __version__)
 
 
 def read_state(path: Path, name: str) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,68 +10,17 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from tests.teachers import make_teacher
+from tests.tasks.fantasy.cache.helpers import CLIPS, CUTS, HELD_OUT, TRAINED, entries, published, recipe_of
 from tinyworld.cli.main import main
-from tinyworld.config.load import load_recipe
-from tinyworld.config.schema import FantasyRecipe
-from tinyworld.core.errors import ConfigError, DataError, MissingFileError, WeightsError
+from tinyworld.core.errors import ConfigError, DataError
 from tinyworld.data.latent_cache import IncompleteCacheError
-from tinyworld.data.rooms import make_rooms
-from tinyworld.data.worlds.condition_cache import read_makers
 from tinyworld.data.worlds.dataset import WorldDataset
 from tinyworld.infer.codec import TaehvCodec, open_codec
-from tinyworld.models.fantasy import encoders
-from tinyworld.models.taehv import Taehv
 from tinyworld.tasks.fantasy import fill_cache as filling
-from tinyworld.tasks.fantasy.conditions import PRECISION, codec_digest, condition_cache, encoder_digest, filling_cache
+from tinyworld.tasks.fantasy.conditions import PRECISION, codec_digest, condition_cache, filling_cache
 from tinyworld.tasks.fantasy.fill_cache import fill_cache
 from tinyworld.tasks.fantasy.sources import dataset_of, find_sources, order_of, wanted
 from tinyworld.tasks.fantasy.task import FantasyTask, to_unit_range
-
-SMALL = {"encoder_width": 8, "decoder_widths": [16, 8, 8, 8]}
-CUTS, HELD_OUT, TRAINED = 2, 1, 3
-CLIPS = CUTS * TRAINED + HELD_OUT
-
-
-@pytest.fixture(scope="module")
-def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rooms") / "rooms"
-    return make_rooms(folder, scenes=4, frames=11, height=32, width=48, seed=5, points=False, workers=1)
-
-
-@pytest.fixture(scope="module")
-def codecs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two TAEHV of other weights, and a Wan VAE."""
-    folder = tmp_path_factory.mktemp("codecs")
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        Taehv.from_variant("taew2_1", **SMALL).save_pretrained(folder / str(seed))
-    return [folder / "0", folder / "1", make_teacher(folder / "vae", "wan")]
-
-
-@pytest.fixture
-def worlds(rooms: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
-    return shutil.copytree(rooms, tmp_path / "worlds")
-
-
-@pytest.fixture
-def flags(worlds: Path, codecs: list[Path], tmp_path: Path) -> dict[str, Any]:
-    return {
-        "dataset_base_path": str(worlds), "height": 32, "width": 32, "num_frames": 5, "frame_steps": [1, 2],
-        "codec_path": str(codecs[0]), "condition_cache": str(tmp_path / "cache"), "cached_crops": CUTS, "num_workers": 0,
-        "train_batch_size": 2, "device": "cpu", "output_dir": str(tmp_path / "out"), "tracker_name": "none",
-    }  # fmt: skip
-
-
-def recipe_of(flags: dict[str, Any], name: str = "fantasy_demo_base", **changes: Any) -> FantasyRecipe:
-    recipe = load_recipe(name, {**flags, **changes})
-    assert isinstance(recipe, FantasyRecipe)
-    return recipe
-
-
-def entries(recipe: FantasyRecipe, kind: str) -> list[Path]:
-    return sorted((Path(recipe.data.condition_cache or "") / kind).rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize("codec", [0, 2])
@@ -270,152 +218,3 @@ def test_the_command(flags: dict[str, Any], capsys: pytest.CaptureFixture[str]) 
     assert main(["data", "cache", "fantasy_demo_base", "--prune", *fewer]) == 0
     said = capsys.readouterr().out
     assert f"{TRAINED + HELD_OUT} clips were there, 0 made" in said and f"{TRAINED} entries removed" in said
-
-
-# --- the published transformer: text and image tokens, by stand-ins of the encoders' sizes -----------------------------
-
-
-class FakeText:
-    """As many tokens as the prompt has letters, and one more."""
-
-    shape = (512, 4096)
-
-    def encode(self, prompts: list[str]) -> Tensor:
-        text = torch.zeros(len(prompts), *self.shape, dtype=torch.bfloat16)
-        for row, prompt in enumerate(prompts):
-            text[row, : len(prompt) + 1] = 1 + len(prompt) / 64
-        return text
-
-
-class FakeImage:
-    """Every token is the picture's mean colour."""
-
-    def encode(self, pictures: Tensor) -> Tensor:
-        return pictures.mean((1, 2, 3))[:, None, None].expand(-1, 257, 1280).bfloat16()
-
-
-def published(flags: dict[str, Any], **changes: Any) -> FantasyRecipe:
-    return recipe_of(flags, "fantasy_stage1", backbone_path="unused", **changes)
-
-
-@pytest.fixture
-def world_flags(flags: dict[str, Any], worlds: Path, tmp_path: Path) -> dict[str, Any]:
-    """Samples with two captions between them, and a folder that looks like encoders."""
-    file = worlds / "metadata.json"
-    listed = json.loads(file.read_text())
-    samples = listed["samples"] if isinstance(listed, dict) else listed
-    for number, sample in enumerate(samples):
-        sample["caption"] = ["a room", "another room"][number % 2]
-    file.write_text(json.dumps(listed))
-    for name in ("text_encoder", "tokenizer", "image_encoder"):
-        (tmp_path / "encoders" / name).mkdir(parents=True)
-        (tmp_path / "encoders" / name / "config.json").write_text(name)
-    return {**flags, "encoders_path": str(tmp_path / "encoders")}
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of what was opened. No text encoder may live while the codec does."""
-    names: list[str] = []
-    texts: list[weakref.ref[FakeText]] = []
-    real = open_codec
-
-    def text(path: Path, device: torch.device) -> FakeText:
-        names.append("text")
-        encoder = FakeText()
-        encoder.circle = encoder  # type: ignore[attr-defined]  # as models of transformers are
-        texts.append(weakref.ref(encoder))
-        return encoder
-
-    def image(path: Path, device: torch.device) -> FakeImage:
-        names.append("image")
-        return FakeImage()
-
-    def codec(*arguments: Any) -> Any:
-        assert all(encoder() is None for encoder in texts)
-        names.append("codec")
-        return real(*arguments)
-
-    for name, replacement in (("text_encoder", text), ("image_encoder", image), ("codec", codec)):
-        monkeypatch.setattr(filling, f"open_{name}", replacement)
-    return names
-
-
-def test_text_and_image_tokens(world_flags: dict[str, Any], opened: list[str]) -> None:
-    recipe = published(world_flags)
-    done = fill_cache(recipe)
-    assert opened == ["text", "codec", "image"]
-    assert (done.prompts.made, done.clips.made) == (3, CLIPS)  # two captions and the empty prompt
-    sizes = [file.stat().st_size for file in entries(recipe, "texts")]
-    assert sum(sizes) == done.prompts.bytes and min(sizes) < 9000 and max(sizes) < 14 * 4096 * 2
-    cache = condition_cache(published(world_flags, codec_path=None, encoders_path=None))
-    assert cache is not None
-    dataset = dataset_of(recipe, find_sources(recipe).train, cache)
-    sample = dataset[order_of(recipe, dataset, 2).batch(0)[0]]
-    known = sample.conditions
-    assert known is not None and known.text is not None and known.clip is not None
-    assert torch.equal(known.text, FakeText().encode([sample.caption])[0])
-    draw = order_of(recipe, dataset, 2).batch(0)[0]
-    expected = FakeImage().encode(to_unit_range(dataset.pictures(dataset.plan(draw)[0])[:1]))[0]
-    assert known.clip.shape == (257, 1280) and torch.equal(known.clip, expected)
-    assert torch.equal(cache.text(""), FakeText().encode([""])[0])
-
-
-def test_only_the_encoder_of_what_is_missing_is_opened(
-    world_flags: dict[str, Any], opened: list[str], tmp_path: Path
-) -> None:
-    recipe = published(world_flags)
-    fill_cache(recipe)
-    opened.clear()
-    fill_cache(recipe)
-    assert opened == []
-    entries(recipe, "texts")[0].unlink()
-    assert fill_cache(recipe).prompts.made == 1 and opened == ["text"]
-    opened.clear()
-    entries(recipe, "clips")[0].unlink()
-    assert fill_cache(recipe).clips.made == 1 and opened == ["codec", "image"]
-    (tmp_path / "encoders" / "image_encoder" / "config.json").write_text("another")
-    for action in (fill_cache, condition_cache):
-        with pytest.raises(DataError, match=r"another image encoder than model\.encoders_path names"):
-            action(recipe)
-    assert condition_cache(published(world_flags, encoders_path=None)) is not None
-
-
-def test_a_demo_cache_is_not_taken_for_the_published_transformers(
-    flags: dict[str, Any], world_flags: dict[str, Any], opened: list[str]
-) -> None:
-    fill_cache(recipe_of(flags))
-    with pytest.raises(
-        DataError, match=r"no text and image tokens.*`tinyworld data cache RECIPE`.*model\.encoders_path"
-    ):
-        condition_cache(published(world_flags, encoders_path=None))
-    assert fill_cache(published(world_flags)).clips.made == CLIPS
-    makers = read_makers(Path(flags["condition_cache"]))
-    assert makers is not None and makers.text and makers.image
-    FantasyTask(recipe_of(flags))  # its own entries are still there
-
-
-def test_encoders_of_another_size_are_refused(
-    world_flags: dict[str, Any], opened: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(FakeText, "shape", (512, 1024))
-    with pytest.raises(WeightsError, match=r"512x1024 .* takes 512x4096 .*model\.encoders_path"):
-        fill_cache(published(world_flags))
-    assert entries(published(world_flags), "texts") == []
-    monkeypatch.setattr(FakeText, "shape", (512, 4096))
-    (tmp_path / "encoders" / "text_encoder" / "config.json").write_text("the right one")
-    assert fill_cache(published(world_flags)).prompts.made == 3  # the wrong one has not claimed the folder
-
-
-def test_encoder_digests(
-    world_flags: dict[str, Any], opened: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Those that the opened encoders state; the files are read once, not once for every run."""
-    folder, remembered = tmp_path / "encoders", filling_cache(published(world_flags)).makers
-    assert remembered.text == encoders._digest(folder / "text_encoder", folder / "tokenizer")
-    assert remembered.image == encoders._digest(folder / "image_encoder")
-    monkeypatch.setattr("tinyworld.data.video_digests.sha256", None)
-    assert filling_cache(published(world_flags)).makers.text == remembered.text
-    (folder / "tokenizer").rename(folder / "words")
-    with pytest.raises(MissingFileError, match=r"no tokenizer/.*model\.encoders_path"):
-        encoder_digest(folder, ("text_encoder", "tokenizer"), filling_cache(published(world_flags)).videos)
