@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tests.clips import make_clips
 from tests.faults import tasks
 from tests.faults.processes import MakeTask, Run, events, finished, quiet_recipe
-from tests.faults.taehv import make_task
+from tests.faults.real import make_task
 from tinyworld.config.load import load_recipe
 from tinyworld.config.schema import TaehvRecipe
 from tinyworld.core.errors import EXIT_USER_ERROR

@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.faults.processes import Run
-from tests.faults.taehv import make_task
+from tests.faults.real import make_task
 from tinyworld.config.load import load_recipe
 from tinyworld.config.schema import TaehvRecipe
 from tinyworld.data.rooms import make_rooms

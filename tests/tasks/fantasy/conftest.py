@@ -37,10 +37,13 @@ class Small:
         return recipe
 
 
-@pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
-    folder = tmp_path_factory.mktemp("small_world")
+def make_small(folder: Path) -> Small:
     rooms = make_rooms(
         folder / "rooms", scenes=4, frames=7, height=HEIGHT, width=WIDTH, seed=3, points=False, workers=1
     )
     return Small(rooms, make_codec(folder / "codec"), make_base(folder / "base"))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    return make_small(tmp_path_factory.mktemp("small_world"))
