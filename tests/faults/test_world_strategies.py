@@ -39,12 +39,7 @@ def stage1(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stage2(small: Small, stage1: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    one = recipe(
-        small,
-        "fantasy_demo_stage2",
-        tmp_path_factory.mktemp("alone"),
-        stage1_checkpoint=str(stage1 / "latest.safetensors"),
-    )
+    one = second(small, stage1, tmp_path_factory.mktemp("alone"))
     return finished(make_task(one), one, world=1)
 
 
