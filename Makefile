@@ -7,7 +7,7 @@ PYTEST_WORKERS ?= 2
 DEMO := taehv_demo-$(shell date +%Y%m%d-%H%M%S)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types imports unit format kills faults clean
+.PHONY: help setup demo test lint types imports unit docs format kills faults clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,7 +30,7 @@ test: lint types imports unit  ## everything a change must pass
 
 lint: setup
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks examples
 
 types: setup
 	$(BIN)/mypy
@@ -41,9 +41,12 @@ imports: setup
 unit: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(PYTEST_WORKERS)
 
+docs: setup  ## the documentation as a site in site/, links checked
+	$(BIN)/mkdocs build --strict --quiet
+
 format: setup  ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks examples
 
 kills: setup  ## long: 200 SIGKILLs at random moments, resumed each time, compared bit by bit
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.random_kills --kills 200 --jobs 2
@@ -52,4 +55,4 @@ faults: setup  ## long: the fault suite three times over
 	for round in 1 2 3; do OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(PYTEST_WORKERS) tests/faults tests/engine/test_verdict.py tests/engine/test_liveness.py || exit 1; done
 
 clean:  ## remove what the commands made (not output/)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info

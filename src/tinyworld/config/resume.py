@@ -60,7 +60,9 @@ RULES: dict[tuple[Kind, str], str] = {
         "num_validation_samples validation_height validation_width validation_frames metric_for_best_model validation_sigmas"
     ),
     ("forbidden", "the family"): "task",
-    ("forbidden", "the architecture"): "variant encoder_width decoder_widths train_part size",
+    ("forbidden", "the architecture"): (
+        "variant encoder_width decoder_widths latent_channels time_compression patch_size train_part size"
+    ),
     ("forbidden", "Seraena's discriminator"): "n_seraena_frames seraena_width",
     ("forbidden", "the start of every random draw"): "seed",
     ("forbidden", "clips per optimizer step, as a product"): (

@@ -142,6 +142,17 @@ class TaehvModelConfig(Section):
         default=None,
         description="Channels of the decoder's four stages, first the smallest picture. Unset: the variant's.",
     )
+    latent_channels: Width | None = Field(
+        default=None, description="Channels of a latent, for latents that no variant has. Unset: the variant's."
+    )
+    time_compression: Literal[2, 4, 8] | None = Field(
+        default=None, description="Frames per latent, for latents that no variant has. Unset: the variant's."
+    )
+    patch_size: Annotated[Count, Field(le=8)] | None = Field(
+        default=None,
+        description="Pixels along each side that are folded into channels; a latent cell covers 8 times as many. Unset: the "
+        "variant's.",
+    )
 
     def spec(self, distils: bool) -> TaehvSpec:
         """The architecture that the section describes. Raises ConfigError for an unknown variant.
@@ -151,8 +162,17 @@ class TaehvModelConfig(Section):
         one causal encoder can learn only one of the two.
         """
         spec = variant(self.variant)
+        if self.time_compression is not None:
+            again, once_more = self.time_compression >= 4, self.time_compression >= 8
+            spec = replace(
+                spec,
+                encoder_time_downscale=(True, again, once_more),
+                decoder_time_upscale=(once_more, again, True),
+            )
         return replace(
             spec,
+            latent_channels=self.latent_channels or spec.latent_channels,
+            patch_size=self.patch_size or spec.patch_size,
             flavour="plain" if spec.flavour == "cogvideox" and not distils else spec.flavour,
             encoder_width=self.encoder_width or spec.encoder_width,
             decoder_widths=self.decoder_widths or spec.decoder_widths,

@@ -12,6 +12,7 @@ from tinyworld.core.errors import ConfigError, TrainingError, WeightsError
 from tinyworld.core.rng import derive_seed, isolated
 from tinyworld.models.teachers.facts import TeacherFacts, facts_of, read_config
 from tinyworld.models.teachers.features import encoder_features
+from tinyworld.models.teachers.interface import ReferenceVae
 from tinyworld.models.teachers.latents import Convention, Posterior, constants
 from tinyworld.models.teachers.place import locate
 from tinyworld.models.teachers.weights import digest, load_vae, weight_files
@@ -19,8 +20,8 @@ from tinyworld.models.teachers.weights import digest, load_vae, weight_files
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
-class Teacher(nn.Module):
-    """A reference VAE that is never trained: frozen, always in eval mode, never under autocast.
+class Teacher(ReferenceVae):
+    """A reference VAE of diffusers: frozen, always in eval mode, never under autocast.
 
     facts, convention: what it is and how its latents are stated. digest: the SHA-256 that a cache of its latents keys on.
     dtype: the precision it computes in. Made by `open_teacher`.
@@ -39,19 +40,14 @@ class Teacher(nn.Module):
         shift: Tensor,
         scale: Tensor,
     ) -> None:
-        super().__init__()
+        super().__init__(facts, digest)
         self.vae = nn.Module.to(vae, dtype)  # diffusers' own `to` warns about an empty list of exceptions
-        self.facts, self.convention, self.digest = facts, facts.convention, digest
         self.dtype = dtype
         # the attention mask of diffusers' HunyuanVideo 1.5 fits a batch of one only
         self.clip_by_clip = slicing or facts.kind == "hunyuan1_5"
         self.register_buffer("shift", shift[:, None, None], persistent=False)
         self.register_buffer("scale", scale[:, None, None], persistent=False)
         self.requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> "Teacher":
-        """Stays in eval mode, whatever the module it belongs to does."""
-        return super().train(False)
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Posterior:

@@ -11,7 +11,7 @@ from tinyworld.core.variants import TaehvSpec
 from tinyworld.data.loader import ClipBatch
 from tinyworld.metrics.image import psnr, ssim
 from tinyworld.models.taehv.model import pad_to_multiple, with_length
-from tinyworld.models.teachers import Posterior, Teacher
+from tinyworld.models.teachers import Posterior, ReferenceVae
 from tinyworld.tasks.taehv.measure import Taught
 
 
@@ -19,7 +19,7 @@ from tinyworld.tasks.taehv.measure import Taught
 class Lessons:
     """Latents of training clips. teacher: None when everything comes from the cache."""
 
-    teacher: Teacher | None
+    teacher: ReferenceVae | None
 
     def latents(self, batch: ClipBatch, frames: Tensor, plan: FramePlan) -> Tensor:
         """One draw from the teacher's posterior of each clip, fp32 N L c h w; the noise is a function of the clip's
@@ -40,7 +40,7 @@ def taught_frames(frames: Tensor, plan: FramePlan) -> Tensor:
     return with_length(frames, plan.decoded_frames)
 
 
-def teach_window(teacher: Teacher, frames: Tensor, spec: TaehvSpec) -> Taught:
+def teach_window(teacher: ReferenceVae, frames: Tensor, spec: TaehvSpec) -> Taught:
     """The teacher's latents of a held-out window, 1 T C H W in [0, 1], and how well it gives the window back itself."""
     plan = round_trip_plan(frames.shape[1], spec)
     latents = teacher.encode(taught_frames(pad_to_multiple(frames, spec.size_multiple), plan)).mean

@@ -11,7 +11,7 @@ from tinyworld.losses.pixel import flicker_distance, latent_moments, pixel_dista
 from tinyworld.losses.seraena import Seraena, adversarial_loss, strength_for
 from tinyworld.models.lpips import LPIPS
 from tinyworld.models.taehv.model import with_length
-from tinyworld.models.teachers import Teacher
+from tinyworld.models.teachers import ReferenceVae
 
 
 class Objective:
@@ -22,7 +22,7 @@ class Objective:
     """
 
     def __init__(
-        self, recipe: TaehvRecipe, teacher: Teacher | None, lpips: LPIPS | None, seraena: Seraena | None
+        self, recipe: TaehvRecipe, teacher: ReferenceVae | None, lpips: LPIPS | None, seraena: Seraena | None
     ) -> None:
         self.loss, self.seraena_config, self.part = recipe.loss, recipe.seraena, recipe.model.train_part
         self.teacher, self.lpips, self.seraena = teacher, lpips, seraena
@@ -107,7 +107,7 @@ class Objective:
         return config.seraena_loss_weight * min(1.0, (learned + 1) / max(config.seraena_ramp_steps, 1))
 
 
-def feature_distance(teacher: Teacher, made: Tensor, wanted: Tensor) -> Tensor:
+def feature_distance(teacher: ReferenceVae, made: Tensor, wanted: Tensor) -> Tensor:
     """Distance of two clips as the teacher's encoder sees them: mean over its depths of the squared difference of the
     features, each in units of the true clip's own feature variance. Gradient to `made` alone.
 

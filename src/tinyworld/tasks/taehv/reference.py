@@ -1,4 +1,4 @@
-"""The reference VAE of a recipe: opened, or only identified."""
+"""The reference VAE of a recipe: opened, taken as given, or only identified."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 
 from tinyworld.config.schema import TaehvRecipe
 from tinyworld.core.errors import ConfigError
-from tinyworld.models.teachers import Teacher, open_teacher, read_facts, teacher_digest
+from tinyworld.models.teachers import ReferenceVae, Teacher, open_teacher, read_facts, teacher_digest
 from tinyworld.tasks.taehv.fit import check_fit
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -22,6 +22,20 @@ def open_reference(recipe: TaehvRecipe, device: torch.device | str = "cpu") -> T
     path = _path(recipe)
     check_fit(read_facts(path), recipe.spec(), recipe.model.variant)
     return open_teacher(path, **_options(recipe), slicing=recipe.teacher.ref_vae_slicing, device=device)
+
+
+def given_reference(recipe: TaehvRecipe, teacher: ReferenceVae, device: torch.device | str) -> ReferenceVae:
+    """A reference VAE that was made in Python, frozen and on the device.
+
+    Raises ConfigError when the recipe is not in mode distil or its student speaks latents of another kind.
+    """
+    if not recipe.distils:
+        raise ConfigError(
+            f"the task was given the reference VAE {teacher.facts.class_name}, but use_ref_vae=false learns no latents of "
+            "one. Set teacher.use_ref_vae=true, or leave it out."
+        )
+    check_fit(teacher.facts, recipe.spec(), recipe.model.variant)
+    return teacher.to(device).requires_grad_(False).eval()
 
 
 def reference_digest(recipe: TaehvRecipe) -> str:

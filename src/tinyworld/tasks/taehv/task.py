@@ -22,7 +22,7 @@ from tinyworld.engine.accelerate_setup import training_device
 from tinyworld.engine.task import Auxiliary, Evaluated, Losses, Roles
 from tinyworld.models.taehv import Taehv
 from tinyworld.models.taehv import weights as taehv_weights
-from tinyworld.models.teachers import Teacher
+from tinyworld.models.teachers import ReferenceVae
 from tinyworld.tasks.memory_advice import memory_limit
 from tinyworld.tasks.taehv import measure
 from tinyworld.tasks.taehv.build import build_model, build_seraena
@@ -31,19 +31,26 @@ from tinyworld.tasks.taehv.fit_memory import advice
 from tinyworld.tasks.taehv.lessons import Lessons, teach_window
 from tinyworld.tasks.taehv.objective import Objective
 from tinyworld.tasks.taehv.plan_memory import plan_memory
-from tinyworld.tasks.taehv.reference import open_reference
+from tinyworld.tasks.taehv.reference import given_reference, open_reference
 from tinyworld.tasks.taehv.sources import find_sources
 
 
 class TaehvTask:
-    """Training of one tiny autoencoder from a recipe. Scans the data and builds (or reads) the models when made."""
+    """Training of one tiny autoencoder from a recipe. Scans the data and builds (or reads) the models when made.
+
+    teacher: a reference VAE of your own in mode distil; else the one at teacher.ref_vae_path is opened. Raises ConfigError
+    for one that the recipe has no use for or whose latents are not of the student's kind.
+    """
 
     name = "taehv"
 
-    def __init__(self, recipe: TaehvRecipe) -> None:
+    def __init__(self, recipe: TaehvRecipe, teacher: ReferenceVae | None = None) -> None:
         self.recipe = recipe
         device = training_device(recipe)
-        teacher = open_reference(recipe, device) if recipe.distils else None
+        if teacher is not None:
+            teacher = given_reference(recipe, teacher, device)
+        elif recipe.distils:
+            teacher = open_reference(recipe, device)
         self.sources = dist.on_main(lambda: find_sources(recipe))
         self.model = build_model(recipe)
         if (
@@ -255,7 +262,7 @@ class TaehvTask:
         taehv_weights.write_folder(folder, weights, self.spec)
 
 
-def _taught(window: measure.Window, teacher: Teacher, spec: TaehvSpec, device: torch.device) -> measure.Window:
+def _taught(window: measure.Window, teacher: ReferenceVae, spec: TaehvSpec, device: torch.device) -> measure.Window:
     return replace(window, taught=teach_window(teacher, window.frames(device), spec))
 
 
