@@ -1,9 +1,11 @@
 """reconstruct and evaluate: every frame back, nothing overwritten, numbers that equal those of the model."""
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from tests.clips import make_clips, moving_pattern
 from tinyworld import Taehv
 from tinyworld.cli.main import main
 from tinyworld.core.errors import EXIT_USER_ERROR
-from tinyworld.media.read import probe
+from tinyworld.media.read import iter_frames, probe
 from tinyworld.media.write import write_video
 
 
@@ -158,3 +160,42 @@ def test_evaluate_equals_the_model_called_directly(run: Path, clips: Path, tmp_p
     assert found["psnr"] == pytest.approx(float(psnr(made, frames)), abs=1e-4)
     assert found["ssim"] == pytest.approx(float(ssim(made, frames)), abs=1e-5)
     assert found["flicker"] == pytest.approx(float(flicker(made, frames)), abs=1e-5)
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "evaluate"])
+def test_tiles_give_the_same_numbers(
+    command: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "large.mp4", moving_pattern(6, 152, 200, 0), 12)
+    said = {}
+    for name, flags in (("whole", []), ("tiled", ["--tile", "64", "--backend", "auto"])):
+        words = [command, str(tmp_path / "large.mp4"), "--model", str(run / "best_model"), *flags]
+        if command == "reconstruct":
+            words += ["--plain", "--output", str(tmp_path / name)]
+        else:
+            words += ["--json", str(tmp_path / f"{name}.json")]
+        assert main(words) == 0
+        said[name] = capsys.readouterr().out
+    assert "backend: eager, fp32 on c" in said["whole"] and "tiles of" not in said["whole"]
+    assert "backend: auto (encoding eager, decoding eager), fp32" in said["tiled"]
+    assert "tiles of 64 x 64 pixels" in said["tiled"]
+    if command == "reconstruct":
+        whole, tiled = (np.stack(list(iter_frames(tmp_path / name / "large.mp4"))) for name in ("whole", "tiled"))
+        assert whole.shape == (6, 152, 200, 3) and np.abs(whole.astype(int) - tiled).max() <= 3
+    else:
+        whole, tiled = (json.loads((tmp_path / f"{name}.json").read_text())["mean"] for name in ("whole", "tiled"))
+        assert tiled["psnr"] == pytest.approx(whole["psnr"], abs=1e-3)
+
+
+def test_tiles_and_backends_that_cannot_be_are_refused(
+    run: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["evaluate", clips / "clip0.mp4", "--model", run / "best_model"]
+    assert "multiple of 8 pixels" in refused(capsys, *words, "--tile", "4") and "Use 8;" in refused(
+        capsys, *words, "--tile", "0"
+    )
+    assert "Use 96 or 104" in refused(capsys, *words, "--tile", "100")
+    if importlib.util.find_spec("onnxruntime") is not None:
+        assert "computes in fp32" in refused(capsys, *words, "--backend", "onnx", "--dtype", "bf16")
+    monkeypatch.setattr("tinyworld.models.taehv.onnx_export.importlib.util.find_spec", lambda name: None)
+    assert "pip install 'tinyworld[onnx]'" in refused(capsys, *words, "--backend", "onnx")

@@ -16,7 +16,7 @@ from tinyworld.core.files import find, sha256
 from tinyworld.core.frames import wan_latent_count
 from tinyworld.core.world_sizes import SPACE_STEP, TIME_STEP
 from tinyworld.models.taehv import Taehv
-from tinyworld.models.taehv.weights import CONFIG_NAME, read_tensors, weight_file
+from tinyworld.models.taehv.weights import CONFIG_NAME, states_architecture, weight_file
 from tinyworld.models.teachers import Teacher, open_teacher, read_facts
 
 KEY = "model.codec_path"
@@ -89,20 +89,13 @@ def open_codec(
         if (facts.kind, facts.latent_channels, facts.spatial_compression) != ("wan", CHANNELS, SPACE_STEP):
             raise WeightsError(_refused(place, f"a {facts.class_name} with {facts.latent_channels} latent channels"))
         return VaeCodec(open_teacher(place, dtype=dtype, convention="normalised", device=device))
-    model = Taehv.from_pretrained(place, None if _states_architecture(place) else "taew2_1")
+    model = Taehv.from_pretrained(place, None if states_architecture(place) else "taew2_1")
     spec = model.spec
     law = (spec.latent_channels, spec.t_down, spec.t_up, spec.flavour, spec.size_multiple)
     if law != (CHANNELS, TIME_STEP, TIME_STEP, "plain", SPACE_STEP):
         raise WeightsError(_refused(place, f"a TAEHV with {spec.latent_channels} channels for {spec.flavour} latents"))
     digest = hashlib.sha256(f"taehv {sha256(weight_file(place))} {dtype}".encode()).hexdigest()
     return TaehvCodec(model, digest, dtype, device)
-
-
-def _states_architecture(place: Path) -> bool:
-    """Published files do not, and fit the variants of other VAEs as well."""
-    file = weight_file(place)
-    beside = (file.with_suffix(".json"), file.with_name(CONFIG_NAME))
-    return "architecture" in read_tensors(file)[1] or any(path.is_file() for path in beside)
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -106,7 +106,8 @@ def run(options: argparse.Namespace) -> int:
     rows = [_measure("before", model, weights.weight_file(options.model), videos, options.max_frames)]
     tensors = smaller.state_dict()
     with staged_folder(options.output) as folder:
-        weights.write_folder(folder, compress(tensors, options.weights) if options.weights else tensors, smaller.spec)
+        kept = compress(tensors, options.weights) if options.weights else tensors
+        weights.write_folder(folder, kept, smaller.spec, weights.read_about(options.model))
     device = next(model.parameters()).device
     written = Taehv.from_pretrained(options.output).eval().requires_grad_(False).to(device)
     rows.append(_measure("after", written, weights.weight_file(options.output), videos, options.max_frames))

@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinyworld.cli.commands import evaluate_world
-from tinyworld.cli.commands.reconstruct import add_model_arguments, fast_model, reconstruct_each
+from tinyworld.cli.commands.reconstruct import (
+    add_model_arguments,
+    add_speed_arguments,
+    fast_model,
+    reconstruct_each,
+)
 from tinyworld.cli.paths import check_writable, find_videos, given_path, refuse_overwriting
 from tinyworld.core.errors import EXIT_USER_ERROR
 
@@ -21,6 +26,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         allow_abbrev=False,
     )
     add_model_arguments(parser)
+    add_speed_arguments(parser)
     parser.add_argument("--json", type=given_path, metavar="FILE", help="also write the numbers and their means here")
     parser.set_defaults(run=run)
     _hand_over(parser)

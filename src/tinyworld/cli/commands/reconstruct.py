@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tinyworld.cli.paths import Video, find_videos, given_path, plan_outputs
 from tinyworld.core.errors import EXIT_USER_ERROR, ConfigError, DataError, MissingFileError
@@ -13,6 +13,7 @@ from tinyworld.core.errors import EXIT_USER_ERROR, ConfigError, DataError, Missi
 if TYPE_CHECKING:
     from tinyworld.infer.reconstruct import Reconstruction
     from tinyworld.models.taehv import Taehv
+    from tinyworld.models.taehv.optimized import OptimizedTaehv
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -22,6 +23,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         allow_abbrev=False,
     )
     add_model_arguments(parser)
+    add_speed_arguments(parser)
     parser.add_argument(
         "--output", type=given_path, default=Path("reconstructions"), metavar="DIR", help="default: reconstructions"
     )
@@ -47,6 +49,39 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `reconstruct` and `evaluate` share: how the model runs."""
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "eager", "compile", "onnx"),
+        default="eager",
+        help="eager: torch; compile: torch.compile; onnx: ONNX Runtime, fp32; auto: eager, and after 20 s of work the fastest "
+        "of those that can run here; default: eager. Results are equal up to rounding",
+    )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="PIXELS",
+        help="compute pictures in tiles of this height and width, for sizes that do not fit into memory as a whole (4K: 1024); "
+        "same result, more work: every tile is computed with a border of 18 latent cells",
+    )
+
+
+def tile_cells(options: argparse.Namespace, model: "Taehv") -> int | None:
+    """--tile in latent cells of the model."""
+    if options.tile is None:
+        return None
+    cell: int = model.spec.size_multiple
+    if options.tile < cell or options.tile % cell:
+        below = options.tile // cell * cell
+        nearest = f"{cell}" if below < cell else f"{below} or {below + cell}"
+        raise ConfigError(
+            f"--tile {options.tile} must be a multiple of {cell} pixels, one latent cell of this model, and {cell} at least. "
+            f"Use {nearest}; tiles of {64 * cell} pixels or more waste little on their borders."
+        )
+    return cast(int, options.tile // cell)
+
+
 def open_model(options: argparse.Namespace) -> "Taehv":
     """The model on its device, in evaluation mode, as it was trained."""
     import torch
@@ -63,26 +98,28 @@ def open_model(options: argparse.Namespace) -> "Taehv":
     return model.eval().requires_grad_(False).to(device)
 
 
-def fast_model(options: argparse.Namespace) -> "Taehv":
+def fast_model(options: argparse.Namespace) -> "OptimizedTaehv":
     """The model on its device, folded for inference in the asked number type."""
     import torch
 
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return open_model(options).optimize(dtypes[options.dtype])
+    return open_model(options).optimize(dtypes[options.dtype], options.backend)
 
 
 def reconstruct_each(
-    options: argparse.Namespace, model: "Taehv", videos: Sequence[Video], outputs: Sequence[Path | None]
+    options: argparse.Namespace, model: "OptimizedTaehv", videos: Sequence[Video], outputs: Sequence[Path | None]
 ) -> tuple[list["Reconstruction"], int]:
-    """Every video through the model, one printed line each and the means at the end; and how many could not be read."""
+    """Every video through the model: one printed line each, the means and what ran at the end; and how many could not be read."""
     from tinyworld.infer.reconstruct import means, reconstruct_video
 
+    tile = tile_cells(options, model)
     width = max(len(str(video.name)) for video in videos)
     print(f"{'video':<{width}}  frames  h x w        PSNR   SSIM  flicker  mean colour  frames/s")
     rows, failed = [], 0
     for video, output in zip(videos, outputs, strict=True):
         try:
-            row = reconstruct_video(model, video.path, output, getattr(options, "plain", False), options.max_frames)
+            plain = getattr(options, "plain", False)
+            row = reconstruct_video(model, video.path, output, plain, options.max_frames, tile)
         except (DataError, MissingFileError) as error:
             print(f"error: {error}", file=sys.stderr)
             failed += 1
@@ -100,6 +137,9 @@ def reconstruct_each(
             f"mean of {len(rows)} videos: PSNR {_number(mean['psnr'], 0, 2)} dB, SSIM {_number(mean['ssim'], 0, 3)}; "
             f"mean colour {_number(mean['baseline_psnr'], 0, 2)} dB"
         )
+    if rows:
+        tiles = f", tiles of {options.tile} x {options.tile} pixels" if tile else ""
+        print(f"backend: {model.running}, {options.dtype} on {next(model.parameters()).device}{tiles}")
     return rows, failed
 
 

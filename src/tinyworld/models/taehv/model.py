@@ -5,6 +5,8 @@
 Which input frames the decoded frames are about is `core.frames`' knowledge; the blocks are listed in `layout`.
 """
 
+import tempfile
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +28,7 @@ from tinyworld.core.frames import (
 )
 from tinyworld.core.variants import IMAGE_CHANNELS, TaehvSpec
 from tinyworld.core.variants import variant as spec_of
-from tinyworld.models.taehv import weights
+from tinyworld.models.taehv import hub, weights
 from tinyworld.models.taehv.blocks import run_parallel
 from tinyworld.models.taehv.folded import FoldedDecoder, FoldedEncoder
 from tinyworld.models.taehv.fused import run_fused
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from tinyworld.models.taehv.optimized import OptimizedTaehv
 
 Mode = Literal["parallel", "sequential"]
-Backend = Literal["eager", "compile"]
+Backend = Literal["auto", "eager", "compile", "onnx"]
 
 
 class Taehv(nn.Module):
@@ -73,13 +75,17 @@ class Taehv(nn.Module):
         return cls(replace(spec_of(name), **values))
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, variant: str | None = None) -> "Taehv":
+    def from_pretrained(
+        cls, path: str | Path, variant: str | None = None, revision: str | None = None, token: str | None = None
+    ) -> "Taehv":
         """Load a folder written by `save_pretrained`, a `.safetensors` or a `.pth` file. fp32, on the CPU.
 
+        "org/name" that is no path here is a repository of the Hugging Face hub (`revision`: a branch, tag or commit).
         A file that states its architecture (metadata, or a JSON beside it) needs no `variant`; a published file needs
         one when its tensors fit several. Raises MissingFileError, ConfigError or WeightsError.
         """
-        spec, tensors = weights.load(path, None if variant is None else spec_of(variant))
+        place = hub.fetch(str(path), revision, token) if hub.is_name(path) else path
+        spec, tensors = weights.load(place, None if variant is None else spec_of(variant))
         return cls.assembled(spec, {key: tensor.float() for key, tensor in tensors.items()})
 
     @classmethod
@@ -90,9 +96,33 @@ class Taehv(nn.Module):
         model.load_state_dict(tensors, assign=True)
         return model
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `model.safetensors` (public keys) and `config.json` (architecture, tinyworld version) into a folder."""
-        weights.write_folder(Path(folder), self.state_dict(), self.spec)
+    def save_pretrained(self, folder: str | Path, about: Mapping[str, Any] | None = None) -> None:
+        """Write `model.safetensors` (public keys) and `config.json` (architecture, tinyworld version) into a folder.
+
+        about: what else is known of the model, such as {"variant": "taew2_1", "step": 1000} (keys: `weights.ABOUT`).
+        """
+        weights.write_folder(Path(folder), self.state_dict(), self.spec, about)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        about: Mapping[str, Any] | None = None,
+        card: str | None = None,
+        private: bool = False,
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Put what `save_pretrained` writes, and `card` as README.md, into the repository "org/name" of the Hugging Face hub.
+
+        Made when it is not there; without `card` a README.md that is there stays. `tinyworld export RUN --to hub` writes a card
+        from a run. Returns the address of the commit. Raises ConfigError, HubError.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, about)
+            if card is not None:
+                (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+            return hub.upload(Path(folder), repo_id, "A TAEHV, by tinyworld", private, revision, token)
 
     def preview(self, time: bool = False, space: bool = False) -> "Taehv":
         """A cheaper decoder on the same weights: one frame per latent unless `time`, 1/8 of the size unless `space`.
@@ -115,8 +145,10 @@ class Taehv(nn.Module):
         """The same model for inference, equal up to rounding and several times as fast; this one stays as it is.
 
         Shares this model's parameters and computes in `dtype` (fp32; bf16; fp16 on a GPU) with folded copies of them.
-        `backend` "compile" hands the static step to torch.compile, which takes a while at the first clip of each size.
-        Raises ConfigError for another number type or backend.
+        `backend` is what runs the static step from a clip's second latent on: "eager" is torch; "compile" torch.compile, which
+        takes a while at the first clip of each size; "onnx" ONNX Runtime (fp32), made in some seconds at the first use; "auto"
+        is eager until 20 s of work have gone into it, then measures the others, goes on with the fastest, and says so.
+        Raises ConfigError for another number type or backend, or one that cannot run there; MissingExtraError without ONNX.
         """
         from tinyworld.models.taehv.optimized import OptimizedTaehv
 

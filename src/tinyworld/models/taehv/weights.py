@@ -29,30 +29,57 @@ ARCHITECTURE = "taehv"
 WEIGHTS_NAME = "model.safetensors"
 AVERAGE_NAME = "ema.safetensors"
 CONFIG_NAME = "config.json"
+ABOUT = ("variant", "latents", "recipe", "step", "license")
+"""What a file may say of itself beyond its architecture; `latents`: raw, scaled or normalised as in
+`teachers.latents`, or own, for a model that no reference VAE taught."""
 SHOWN = 5
 """How many keys of each kind a message names."""
 
 
-def description(spec: TaehvSpec, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the JSON beside a weight file says; "quantisation" only of tensors that `quantise` made."""
+def description(
+    spec: TaehvSpec, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What the JSON beside a weight file says; "quantisation" only of tensors that `quantise` made, then what is known `about`
+    the model (keys: ABOUT). Raises ValueError for another key."""
+    known = {key: value for key, value in (about or {}).items() if value is not None}
+    if unknown := set(known) - set(ABOUT):
+        raise ValueError(
+            f"a weight file says nothing called {', '.join(sorted(unknown))}; it may say {', '.join(ABOUT)}"
+        )
     quantised = {"quantisation": QUANTISATION} if any(key.endswith(SCALE) for key in tensors) else {}
-    return {"architecture": ARCHITECTURE, "spec": spec.to_dict(), **quantised, "tinyworld_version": __version__}
+    stated = {"architecture": ARCHITECTURE, "spec": spec.to_dict(), **quantised, "tinyworld_version": __version__}
+    return {**stated, **{key: known[key] for key in ABOUT if key in known}}
 
 
-def write_weights(path: Path, tensors: Mapping[str, Tensor], spec: TaehvSpec) -> None:
-    """One safetensors file, complete or absent, whose metadata names the architecture."""
+def write_weights(
+    path: Path, tensors: Mapping[str, Tensor], spec: TaehvSpec, about: Mapping[str, Any] | None = None
+) -> None:
+    """One safetensors file, complete or absent, whose metadata names the architecture and what is known `about` the model."""
     stated = {
-        key: value if isinstance(value, str) else json.dumps(value) for key, value in description(spec, tensors).items()
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in description(spec, tensors, about).items()
     }
     content = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     write_atomic(path, save(content, metadata={"format": "pt", **stated}))
 
 
-def write_folder(folder: Path, tensors: Mapping[str, Tensor], spec: TaehvSpec) -> None:
-    """`model.safetensors` and `config.json`; other files of the folder stay."""
+def write_folder(
+    folder: Path, tensors: Mapping[str, Tensor], spec: TaehvSpec, about: Mapping[str, Any] | None = None
+) -> None:
+    """`model.safetensors` and `config.json`, which both say what is known `about` the model; other files of the folder stay."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_weights(folder / WEIGHTS_NAME, tensors, spec)
-    write_json(folder / CONFIG_NAME, description(spec, tensors))
+    write_weights(folder / WEIGHTS_NAME, tensors, spec, about)
+    write_json(folder / CONFIG_NAME, description(spec, tensors, about))
+
+
+def read_about(path: str | Path) -> dict[str, str]:
+    """What a weight file (or the one in a folder) says of itself, by the keys of ABOUT; {} for a published file.
+
+    Raises MissingFileError and WeightsError as `load`, but reads no tensor.
+    """
+    file = weight_file(path)
+    metadata = _metadata(file) if file.suffix == ".safetensors" else {}
+    return {key: metadata[key] for key in ABOUT if key in metadata}
 
 
 def load(
@@ -117,6 +144,20 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if file.suffix in (".pth", ".pt"):
         return _read_pickle(file), {}
     raise WeightsError(f"{file.name} is no weight file that can be read: use .safetensors, or .pth / .pt.")
+
+
+def states_architecture(path: str | Path) -> bool:
+    """Whether a weight file, or a JSON beside it, says what architecture it is. Published files do not."""
+    file = weight_file(path)
+    return _stated_spec(file, _metadata(file) if file.suffix == ".safetensors" else {}) is not None
+
+
+def _metadata(file: Path) -> dict[str, str]:
+    try:
+        with safe_open(str(file), framework="pt") as content:
+            return content.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file.name} is not a complete safetensors file ({error}). Copy it again.") from error
 
 
 def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

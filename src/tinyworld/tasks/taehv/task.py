@@ -253,13 +253,21 @@ class TaehvTask:
         measure.write_preview(as_taehv(model), sample, device, folder, encoder_only)
 
     def write_weights(self, weights: Mapping[str, Tensor], file: Path) -> None:
-        taehv_weights.write_weights(file, weights, self.spec)
+        taehv_weights.write_weights(file, weights, self.spec, self._about())
 
     def read_weights(self, file: Path) -> dict[str, Tensor]:
         return taehv_weights.load(file, self.spec)[1]
 
     def export(self, weights: Mapping[str, Tensor], folder: Path) -> None:
-        taehv_weights.write_folder(folder, weights, self.spec)
+        taehv_weights.write_folder(folder, weights, self.spec, self._about())
+
+    def _about(self) -> dict[str, Any]:
+        """What a weight file says of itself beside its architecture."""
+        model = self.recipe.model
+        # A part that was kept speaks the latents that its weights came with; the run knows them no better than the file.
+        kept = model.pretrained_model_path is not None and model.train_part != "both"
+        latents = self.taught_by.get("latents", None if kept else "own")
+        return {"variant": model.variant, "latents": latents, "recipe": self.recipe.name}
 
 
 def _taught(window: measure.Window, teacher: ReferenceVae, spec: TaehvSpec, device: torch.device) -> measure.Window:

@@ -1,0 +1,142 @@
+"""Weight files for the public taehv code and for ComfyUI.
+
+Both build a fixed architecture and take the tensors' public keys; neither reads what a file says of itself:
+
+* The public code (madebyollin/taehv) reads a `.pth` and chooses the architecture by the name of the file: one that holds
+  taecvx, taew2_2, taehv1_5, taeh3, taeltx or super, else the plain 16-channel model.
+* ComfyUI (comfy/sd.py, comfy/taesd/taehv.py) knows a TAEHV by the key `decoder.22.bias` and chooses by the number of latent
+  channels. Of 16 channels it takes fp16 for HunyuanVideo's and multiplies its raw latents by 0.476986; other number types get
+  raw latents. It computes 32 channels with leaky ReLUs, as lighttaehy1_5 needs.
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinyworld.core.errors import ConfigError
+from tinyworld.core.files import write_atomic
+from tinyworld.core.variants import VARIANTS, TaehvSpec
+from tinyworld.interop.families import OWN
+from tinyworld.models.taehv import weights
+
+PTH, COMFYUI = "pth", "comfyui"
+NAMED = ("taecvx", "taew2_2", "taehv1_5", "taeh3", "taeltx", "super")
+"""Parts of a file's name that choose an architecture in the public code."""
+HUNYUAN_CHANNELS, LEAKY_CHANNELS = 16, 32
+NATIVE_CHANNELS = (24, 128)
+"""MiniMax H3 and LTX, whose latents ComfyUI keeps as the diffusion model sees them."""
+
+
+def write_pth(file: Path, tensors: Mapping[str, Tensor], spec: TaehvSpec) -> None:
+    """A plain state dict, complete or absent, that `TAEHV("…/name.pth")` of the public code loads. Tensors as they are.
+
+    Raises ConfigError for an architecture that the public code does not build, or not under this name.
+    """
+    _refuse_other_sizes(spec, "The public taehv code")
+    variant = next(name for name, known in VARIANTS.items() if known == spec)
+    wanted = [name for name in NAMED if name in variant]
+    in_name = [name for name in NAMED if name in file.name]
+    if file.suffix != ".pth" or in_name != wanted:
+        rule = f"hold {' and '.join(wanted)}" if wanted else f"hold none of {', '.join(NAMED)}"
+        raise ConfigError(
+            f"The public taehv code chooses the architecture by the name of the file, and {file.name} would be another one than "
+            f"this model's: its name must {rule} and end with .pth, such as {variant}.pth (--output)."
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
+    torch.save(_plain(tensors), content)
+    write_atomic(file, content.getvalue())
+
+
+def write_comfyui(
+    file: Path, tensors: Mapping[str, Tensor], spec: TaehvSpec, about: Mapping[str, Any] | None = None
+) -> torch.dtype:
+    """A safetensors file for ComfyUI's models/vae, complete or absent; the number type in which it was written.
+
+    fp16 for scaled latents of 16 channels (HunyuanVideo), because ComfyUI scales for those alone; else as the tensors are, or
+    fp32 where fp16 would be taken for HunyuanVideo's. Raises ConfigError for an architecture that ComfyUI does not build.
+    """
+    refuse_for_comfyui(spec)
+    if file.suffix != ".safetensors":
+        raise ConfigError(f"{file.name} must end with .safetensors (--output): ComfyUI warns of other files.")
+    plain = _plain(tensors)
+    if spec.latent_channels == HUNYUAN_CHANNELS:
+        scaled = (about or {}).get("latents") == "scaled"
+        dtype = torch.float16 if scaled else plain["decoder.1.weight"].dtype
+        dtype = torch.float32 if dtype is torch.float16 and not scaled else dtype
+        plain = {key: tensor.to(dtype) for key, tensor in plain.items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    weights.write_weights(file, plain, spec, about)
+    return plain["decoder.1.weight"].dtype
+
+
+def refuse_for_comfyui(spec: TaehvSpec) -> None:
+    """Raises ConfigError for an architecture that ComfyUI does not build."""
+    _refuse_other_sizes(spec, "ComfyUI")
+    if spec.decoder_block != "base":
+        raise ConfigError(
+            "ComfyUI does not build the super decoder. Export it with --to pth, for the public taehv code."
+        )
+    if spec.latent_channels == LEAKY_CHANNELS:
+        raise ConfigError(
+            f"ComfyUI computes TAEHV files of {LEAKY_CHANNELS} channels with leaky ReLUs, as lighttaehy1_5 needs: it would load "
+            "this model and show wrong pictures. Use --to diffusers, or --to pth with the public taehv code."
+        )
+
+
+def comfyui_note(spec: TaehvSpec, latents: str | None) -> str | None:
+    """What a person must know of a file for ComfyUI, where its Load VAE does not simply do; latents: as in `weights.ABOUT`."""
+    if latents == OWN:
+        return (
+            "It learned without a reference VAE: it decodes what it encoded itself, and no diffusion model's latents."
+        )
+    if latents is None:
+        return "Nothing says in which form it takes its latents. ComfyUI's Load VAE gives raw ones."
+    if spec.latent_channels in NATIVE_CHANNELS or latents == "raw":
+        return None
+    if latents == "normalised":
+        return (
+            "It takes normalised latents, as public taew2_1 and taew2_2 do. ComfyUI's Load VAE gives raw ones, and colours are "
+            "wrong; nodes that give normalised ones (WanVideoWrapper's tiny VAE loader) are right. For Load VAE, train with "
+            "teacher.latent_convention=raw."
+        )
+    return None
+
+
+def default_name(target: str, spec: TaehvSpec, variant: str | None) -> str:
+    """A file name for what is written into a folder."""
+    fitting = [name for name, known in VARIANTS.items() if known == spec]
+    stem = variant or (fitting[0] if fitting else "taehv")
+    return f"{stem}.{'pth' if target == PTH else 'safetensors'}"
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of their own: a file of views would hold what they are views of."""
+    return {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+
+
+def _refuse_other_sizes(spec: TaehvSpec, who: str) -> None:
+    if spec in VARIANTS.values():
+        return
+    public = [name for name, known in VARIANTS.items() if same_but_widths(known, spec)]
+    why = f"its widths are {_widths(spec)}"
+    whole = f"; those have {_widths(VARIANTS[public[0]])}" if public else ""
+    raise ConfigError(
+        f"{who} builds the public variants alone, and this model is none of them: "
+        f"{why if public else 'its layout is another one'}{whole}. A narrower model loads in tinyworld, in diffusers "
+        "(--to diffusers) and as ONNX (--to onnx)."
+    )
+
+
+def same_but_widths(known: TaehvSpec, spec: TaehvSpec) -> bool:
+    """Whether the two differ in nothing but the numbers of channels inside."""
+    return replace(known, encoder_width=spec.encoder_width, decoder_widths=spec.decoder_widths) == spec
+
+
+def _widths(spec: TaehvSpec) -> str:
+    return f"encoder {spec.encoder_width}, decoder {','.join(map(str, spec.decoder_widths))}"
