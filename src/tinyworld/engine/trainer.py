@@ -18,6 +18,7 @@ from tinyworld.engine import capsule, checkpoint, fit_memory, parallel, prefligh
 from tinyworld.engine.auxiliaries import Auxiliaries
 from tinyworld.engine.evaluate import Validator
 from tinyworld.engine.journal import Journal
+from tinyworld.engine.live_numbers import Took
 from tinyworld.engine.liveness import Liveness
 from tinyworld.engine.meters import Window, memory_mb, quotients
 from tinyworld.engine.progress import TrainingProgress
@@ -103,6 +104,11 @@ class Trainer:
         """Train until max_train_steps, early stopping or a signal; returns the reason. Everything is saved on return."""
         self.liveness.phase("set up", self.state.step, startup=True)
         self._measure_memory()
+        with TrainingProgress(self.recipe, self.state.step, lambda: memory_mb(self.device), stop) as self.progress:
+            self.progress.validated(self.state)
+            return self._fit(stop)
+
+    def _fit(self, stop: StopRequest) -> str:
         if self._due(self.recipe.validation.validation_steps) and self.state.step and not self._validated():
             self._validate(stop)  # a signal cut this validation short in the run that is resumed
             self._end_if_asked(stop, stop.agreed())
@@ -126,7 +132,7 @@ class Trainer:
         batches = self.task.batches(state.step, last, dist.rank(), dist.world_size(), state.left_out)
         milestones = {0, *self.task.milestones()}
         waited = time.monotonic()
-        with TrainingProgress(state.step, last) as progress, contextlib.closing(batches):  # type: ignore[type-var]
+        with contextlib.closing(batches):  # type: ignore[type-var]
             while state.step < last:
                 fetched = self.stepper.fetch(batches, state, self.writer.failed() or self.validator.background.error)
                 loaded = time.monotonic()
@@ -134,8 +140,10 @@ class Trainer:
                     fetched = replace(fetched, error=self._preflight(fetched.micro_batches[0]))
                 taken = self.stepper.take(fetched, state, stop.is_set)
                 self._count(taken)
-                self.window.add({"seconds_per_step": time.monotonic() - waited, "data_seconds": loaded - waited})
-                self._log(progress)
+                took = Took(time.monotonic() - waited, loaded - waited, taken.verdict.samples)
+                self.window.add({"seconds_per_step": took.seconds, "data_seconds": took.waited})
+                self.progress.stepped(state, took, None if taken.skipped else taken.verdict.loss, taken.means)
+                self._log()
                 if taken.skipped and self._must_rewind():
                     return None
                 if self._due(self.recipe.validation.validation_steps):
@@ -269,11 +277,10 @@ class Trainer:
         with dist.alike():
             self.task.check_faults(self.state.faults)
 
-    def _log(self, progress: TrainingProgress) -> None:
+    def _log(self) -> None:
         state, training = self.state, self.recipe.training
         due = self._due(training.log_steps) or self._due(training.memory_log_steps)
         if not (due or state.step == training.max_train_steps or self._due(self.recipe.validation.validation_steps)):
-            progress.update(state.step)
             return
         self.liveness.phase("agree", state.step)
         means = quotients(dist.mean_over_ranks(self.window.means()))
@@ -295,8 +302,7 @@ class Trainer:
             "lr": means.get("learning_rate", 0.0),
             "s/step": means["seconds_per_step"],
         }
-        progress.line(state.step, shown | ({"MiB": facts["memory_mb"]} if "memory_mb" in facts else {}))
-        progress.update(state.step, f"loss {shown['loss']:.4g}")
+        self.progress.line(state.step, shown | ({"MiB": facts["memory_mb"]} if "memory_mb" in facts else {}))
 
     def _remark(self, means: dict[str, float]) -> None:
         for remark in self.task.remarks(self.state.step, means):
@@ -306,10 +312,11 @@ class Trainer:
 
     def _validate(self, stop: StopRequest) -> None:
         self.liveness.phase("validate", self.state.step)
-        with self.strategy.whole() as model:
+        with self.progress.doing("validating"), self.strategy.whole() as model:
             result = self.validator.validate(model, self.state, stop, self.liveness)
         if result is None:
             return
+        self.progress.validated(self.state, result["seconds"])
         self.journal.write("validation", self.state.step, **result)
         numbers = {k: v for k, v in result["metrics"].items() if isinstance(v, float)}
         if self.tracker is not None:
@@ -327,7 +334,8 @@ class Trainer:
         if dist.is_main():
             self._stalls[self.state.step] = round(time.monotonic() - began, 3)
         if wait:
-            dist.together(self.writer.wait)
+            with self.progress.doing("writing a checkpoint"):
+                dist.together(self.writer.wait)
             self._note_saved()
         return self.folder / f"checkpoint-{self.state.step}"
 
