@@ -58,5 +58,6 @@ def test_a_command_is_shown_on_lines_of_its_own(capsys: pytest.CaptureFixture[st
 def test_mistakes_are_one_paragraph(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "--log FILE" in refused(capsys, "doctor")
     assert "--log FILE" in refused(capsys, "doctor", "text", "--log", "x.log")
+    assert "No folder output/not_there" in refused(capsys, "doctor", "output/not_there")
     assert str(tmp_path / "none.log") in refused(capsys, "doctor", "--log", tmp_path / "none.log")
     assert "not a run folder" in refused(capsys, "doctor", tmp_path)

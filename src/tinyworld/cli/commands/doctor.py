@@ -1,13 +1,14 @@
 """`tinyworld doctor TEXT… | RUN | -`, `tinyworld doctor --log FILE`: names the cause of an error from its words."""
 
 import argparse
+import re
 import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyworld.cli.paths import given_path
-from tinyworld.core.errors import EXIT_USER_ERROR, ConfigError
+from tinyworld.core.errors import EXIT_USER_ERROR, ConfigError, MissingFileError
 
 if TYPE_CHECKING:
     from tinyworld.doctor import Finding
@@ -53,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
         outcome, findings = examine(Path(text))
         print(f"{text}: {outcome}")
         return 0 if outcome.startswith("finished") and not findings else _report(findings)
+    if re.fullmatch(r"[^\s\0]*/[^\s\0]*", text):
+        raise MissingFileError(f"No folder {text}. Name a run folder, such as output/<run>, or give a message in quotes.")
     return _report(diagnose(text))
 
 

@@ -10,7 +10,7 @@ from tinyworld.core.errors import WeightsError
 from tinyworld.core.world_sizes import BackboneSpec
 from tinyworld.models.fantasy.backbone_names import ADAPTER, TRANSFORMER, Layout, original_name
 
-KEY = "model.backbone_path"
+KEY = "model.backbone_path, or --base"
 WANTED = (
     "Give the weights of Wan2.1-Fun-V1.1-1.3B-Control-Camera (alibaba-pai on Hugging Face): its folder or its "
     f"diffusion_pytorch_model.safetensors (key: {KEY})."

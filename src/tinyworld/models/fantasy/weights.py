@@ -126,7 +126,7 @@ def load_into(
         raise WeightsError(
             f"{info.file.name} was trained beside the video transformer {_short(info.base_digest)}, and the one given is "
             f"{_short(base_digest)} (digests of their weights). A geometry branch reads the features of the transformer that it "
-            "was trained with: give that one (key: model.backbone_path)."
+            "was trained with: give that one (key: model.backbone_path, or --base)."
         )
     if info.spec not in (None, branch.spec):
         assert info.spec is not None
