@@ -48,8 +48,11 @@ class Tile:
     main: bool = False
 
 
-def build_report(run_folder: str | Path, embedded_bytes: int = EMBEDDED_BYTES) -> Path:
-    """Write `report.html` into a run folder and return its path. A finished, running, killed or damaged run will do.
+def build_report(
+    run_folder: str | Path, output: str | Path | None = None, embedded_bytes: int = EMBEDDED_BYTES
+) -> Path:
+    """Write the page of a run and return its path: `output`, else `report.html` in the run's folder. A finished, running, killed
+    or damaged run will do.
 
     embedded_bytes: limit on the video files in the page. Raises MissingFileError when the folder holds no run.
     """
@@ -85,7 +88,7 @@ def build_report(run_folder: str | Path, embedded_bytes: int = EMBEDDED_BYTES) -
         version=__version__,
         now=now,
     )
-    path = folder / "report.html"
+    path = Path(output).expanduser() if output else folder / "report.html"
     write_atomic(path, page)
     return path
 

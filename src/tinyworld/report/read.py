@@ -49,6 +49,9 @@ class Run:
     preflight: list[Record] = field(default_factory=list)
     """Each loss term's shares of the first gradient."""
     skips: list[Record] = field(default_factory=list)
+    rewinds: list[Record] = field(default_factory=list)
+    changes: list[Record] = field(default_factory=list)
+    """Settings that a resume changed."""
     quarantined: dict[str, str] = field(default_factory=dict)
     goodput: Goodput | None = None
     config_text: str | None = None
@@ -147,6 +150,10 @@ def _take(run: Run, record: Record) -> None:
         run.preflight = [term for term in terms if isinstance(term, dict)] if isinstance(terms, list) else []
     elif event == "skip":
         run.skips.append(record)
+    elif event == "rewind":
+        run.rewinds.append(record)
+    elif event == "changed":
+        run.changes.append(record)
     elif event == "quarantine":
         run.quarantined[str(record.get("path"))] = str(record.get("reason"))
     elif event == "stop" and run.lives:
