@@ -290,7 +290,7 @@ class Trainer:
         }
         facts |= {k: v for k, v in means.items() if not k.startswith("losses/")}
         facts |= {"samples_seen": state.samples_seen, "draws": state.draws}
-        if self._due(training.memory_log_steps):
+        if self._due(training.memory_log_steps) or state.step == training.max_train_steps:
             facts["memory_mb"] = round(memory_mb(self.device), 1)
         self.journal.write("step", state.step, **facts)
         if self.tracker is not None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tinyworld.core.journal_lines import number
 from tinyworld.report.read import Run
 
 
@@ -55,6 +56,8 @@ COLUMNS = {
     "fantasy_world": ("original", "denoised in one step", "true depth", "estimated depth"),
 }
 """What the preview videos of a family show, left to right."""
+NO_METRICS = ("step", "time", "seconds")
+"""Numbers of a validation that are not about the model."""
 
 
 def family(run: Run) -> str:
@@ -63,8 +66,12 @@ def family(run: Run) -> str:
 
 
 def metrics_of(run: Run) -> tuple[Metric, ...]:
-    """The family's metrics, the most telling first."""
-    return AUTOENCODER if family(run) == "taehv" else WORLD
+    """The family's metrics, the most telling first; of a task that is not of this package, each number that it measures."""
+    if family(run) in COLUMNS:
+        return AUTOENCODER if family(run) == "taehv" else WORLD
+    known = {metric.key: metric for metric in (*AUTOENCODER, *WORLD)}
+    found = [key for entry in run.validations for key in entry if key not in NO_METRICS and number(entry[key]) is not None]
+    return tuple(known.get(key, Metric(key, key, "")) for key in dict.fromkeys(found))
 
 
 def measured(run: Run) -> list[Metric]:

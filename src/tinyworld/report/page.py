@@ -70,7 +70,7 @@ def build_report(
         tiles=_tiles(run),
         headline=_headline(run),
         groups=groups,
-        preview_columns=COLUMNS[family(run)],
+        preview_columns=COLUMNS.get(family(run), ()),
         told=metrics_of(run)[:2],
         preview_notes=preview_notes + scene_notes,
         viewer=_viewer(scenes),
