@@ -1,4 +1,5 @@
-"""Decoding: the plain reference (parallel; through a queue) against the optimised model in fp32 and bf16, same weights.
+"""Decoding: the plain reference (parallel; through a queue) against the optimised model in fp32, in bf16
+and in ONNX Runtime, same weights.
 
 python benchmarks/decode.py [--latents 9 --height 240 --width 416] [--clock cpu] [--compile]
 """
@@ -6,7 +7,7 @@ python benchmarks/decode.py [--latents 9 --height 240 --width 416] [--clock cpu]
 import torch
 
 from reference_taehv import ReferenceTaehv
-from timing import Run, interleaved, parser, prepare, report, work
+from timing import Run, interleaved, onnx_installed, parser, prepare, report, work
 from tinyworld import Taehv
 
 
@@ -26,6 +27,9 @@ def main() -> None:
         "optimised fp32": lambda: fast.decode(latents),
         "optimised bf16": lambda: half.decode(latents),
     }
+    if onnx_installed():
+        session = model.optimize(backend="onnx")
+        runs["onnx fp32"] = lambda: session.decode(latents)
     if options.compile:
         compiled = model.optimize(backend="compile")
         runs["compiled fp32"] = lambda: compiled.decode(latents)
@@ -36,8 +40,8 @@ def main() -> None:
             off = (run() - wanted).abs()
             agreement = -10 * torch.log10(off.square().mean())
             print(f"{name}: largest difference {off.max():.1e}, agreement {agreement:.1f} dB")
-        flops = {name: work(run) for name, run in runs.items()}
-        report(interleaved(runs, options), ["parallel", "queue"], flops, types, options.clock)
+        flops = {name: work(run) for name, run in runs.items() if name != "onnx fp32"}
+        report(interleaved(runs, options), ["parallel", "queue", "optimised fp32"], flops, types, options.clock)
 
 
 if __name__ == "__main__":

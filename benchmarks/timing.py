@@ -6,6 +6,7 @@ others that is the number that repeats.
 """
 
 import argparse
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable
@@ -35,6 +36,14 @@ def prepare(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {options.threads} threads, {options.clock} clock, {options.repeats} repetitions")
+
+
+def onnx_installed() -> bool:
+    """Whether the ONNX backend can run here; says so where it cannot."""
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"onnx fp32: left out, {' and '.join(missing)} not installed (pip install 'tinyworld[onnx]')")
+    return not missing
 
 
 def seconds(run: Run, clock: str) -> float:
@@ -73,6 +82,14 @@ def peak(dtype: torch.dtype, clock: str) -> dict[str, float]:
     return found
 
 
+def _effort(flops: float | None, own: list[float], peaks: dict[str, float]) -> str:
+    if flops is None:
+        return ""
+    rate = flops / statistics.median(own)
+    shares = ", ".join(f"{rate / value:.0%} of the {kind} peak" for kind, value in peaks.items())
+    return f", {flops:.0f} GFLOP, {rate:.0f} GFLOP/s ({shares})"
+
+
 def spread(values: list[float], digits: int = 2) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
@@ -84,14 +101,15 @@ def report(
     types: dict[str, torch.dtype],
     clock: str,
 ) -> None:
-    """One line per candidate: seconds, GFLOP/s of its own work against the machine's best in its number type, ratios."""
+    """One line per candidate: seconds, GFLOP/s of its own work against the machine's best in its number type, ratios.
+
+    A candidate whose work torch does not see has no entry in `flops`: of it only seconds and ratios are told.
+    """
     peaks = {dtype: peak(dtype, clock) for dtype in dict.fromkeys(types.values())}
     for dtype, found in peaks.items():
         print(f"machine, {str(dtype)[6:]}: " + ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in found.items()))
     for name, own in times.items():
-        rate, best = flops[name] / statistics.median(own), peaks[types[name]]
-        shares = ", ".join(f"{rate / value:.0%} of the {kind} peak" for kind, value in best.items())
-        print(f"{name}: {spread(own, 3)} s, {flops[name]:.0f} GFLOP, {rate:.0f} GFLOP/s ({shares})")
+        print(f"{name}: {spread(own, 3)} s{_effort(flops.get(name), own, peaks[types[name]])}")
         for base in baselines:
             if base != name:
                 print(f"    {base} / this: {spread([b / t for b, t in zip(times[base], own, strict=True)])}")

@@ -45,12 +45,18 @@ class Reconstruction:
 
 
 def reconstruct_video(
-    model: Taehv, video: Path, output: Path | None = None, plain: bool = False, max_frames: int | None = None
+    model: Taehv,
+    video: Path,
+    output: Path | None = None,
+    plain: bool = False,
+    max_frames: int | None = None,
+    tile: int | None = None,
 ) -> Reconstruction:
     """Encode and decode one video on the model's device, in the model's number type.
 
     Writes an H.264 mp4 without sound to `output` (original | reconstruction | difference, or with `plain` the
-    reconstruction alone), complete or not at all. Raises DataError for a video that cannot be read to its end.
+    reconstruction alone), complete or not at all. `tile` (latent cells) computes large pictures in
+    parts. Raises DataError for a video that cannot be read to its end.
     """
     info = probe(video)
     count = min(info.frames, max_frames or info.frames)
@@ -61,7 +67,7 @@ def reconstruct_video(
     writer = nullcontext() if output is None else VideoWriter(output, width, info.height, info.fps or 24)
     seconds = 0.0
     with writer as file:
-        pieces = StreamingTaehv(model, plan.latent_frames).reconstruct(source.pieces())
+        pieces = StreamingTaehv(model, plan.latent_frames, tile).reconstruct(source.pieces())
         while True:
             began = time.monotonic()
             source.reading = 0.0

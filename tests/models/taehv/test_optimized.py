@@ -94,7 +94,7 @@ def test_mistakes_are_refused() -> None:
         model.optimize(torch.float16)
     with pytest.raises(ConfigError, match="none of"):
         model.optimize(torch.float64)
-    with pytest.raises(ConfigError, match="eager, compile"):
+    with pytest.raises(ConfigError, match="auto, eager, compile, onnx"):
         model.optimize(backend="tensorrt")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="inference only"):
         fast(clip(12), training_plan(12, model.spec))

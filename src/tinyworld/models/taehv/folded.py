@@ -214,7 +214,7 @@ class FoldedDecoder(nn.Module):
         self.stages = nn.ModuleList(make(exact, grows))
         self.memory_blocks = sum(len(cast(DecoderStage, stage).memories) for stage in self.stages)
         self.compiled: DecoderStep | None = None
-        """A compiled `step`, used wherever there is a past and every frame is kept."""
+        """What a backend has made of `step`, used wherever there is a past and every frame is kept."""
         self.to(dtype)
 
     def step(self, latent: Tensor, past: Past, keep: Sequence[bool]) -> tuple[list[Tensor], Past]:
@@ -321,7 +321,7 @@ class FoldedEncoder(nn.Module):
         self.group = math.prod(len(cast(EncoderStage, stage).merge) for stage in self.stages)
         """Frames per latent."""
         self.compiled: EncoderStep | None = None
-        """A compiled `step`, used wherever there is a past."""
+        """What a backend has made of `step`, used wherever there is a past."""
         self.to(dtype)
 
     def step(self, frames: Sequence[Tensor], past: Past) -> tuple[Tensor, Past]:

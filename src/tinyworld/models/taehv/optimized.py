@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyworld.core.errors import ConfigError
+from tinyworld.models.taehv.choose import Chooser, worth_measuring
 from tinyworld.models.taehv.folded import FoldedDecoder, FoldedEncoder
 from tinyworld.models.taehv.model import Backend, Mode, Taehv, checked_mode
 
@@ -38,9 +39,39 @@ class OptimizedTaehv(Taehv):
         """Make the folded copies from the public weights as they are now; needed after changing those by hand."""
         self.folded_encoder = FoldedEncoder(self.encoder, self.dtype)
         self.folded_decoder = FoldedDecoder(self.decoder, self.dtype)
-        if self.backend == "compile":
-            self.folded_encoder.compiled = torch.compile(self.folded_encoder.step, dynamic=False)
-            self.folded_decoder.compiled = torch.compile(self.folded_decoder.step, dynamic=False)
+        self.folded_encoder.compiled = self._steady("encoding", self.folded_encoder)
+        self.folded_decoder.compiled = self._steady("decoding", self.folded_decoder)
+
+    @property
+    def running(self) -> str:
+        """What runs where there is a past, for people: "onnx", or "auto (encoding eager, decoding onnx)"."""
+        steps = {"encoding": self.folded_encoder.compiled, "decoding": self.folded_decoder.compiled}
+        ways = [f"{what} {step.chosen or 'eager'}" for what, step in steps.items() if isinstance(step, Chooser)]
+        return f"auto ({', '.join(ways)})" if ways else self.backend
+
+    def _steady(self, what: str, network: FoldedEncoder | FoldedDecoder) -> Any:
+        """What replaces the network's step where there is a past; None: nothing."""
+
+        def compiled() -> Any:
+            return torch.compile(network.step, dynamic=False)
+
+        def onnx() -> Any:
+            from tinyworld.models.taehv.onnx_runtime import OnnxDecoderStep, OnnxEncoderStep
+
+            if isinstance(network, FoldedEncoder):
+                return OnnxEncoderStep(network, self.spec)
+            return OnnxDecoderStep(network, self.spec)
+
+        match self.backend:
+            case "compile":
+                return compiled()
+            case "onnx":
+                return onnx()
+            case "auto":
+                device = next(self.parameters()).device
+                ways = {"onnx": onnx, "compile": compiled}
+                return Chooser(what, network.step, {name: ways[name] for name in worth_measuring(self.dtype, device)})
+        return None
 
     @property
     def chains(self) -> tuple[FoldedEncoder, FoldedDecoder]:
@@ -73,3 +104,7 @@ def _check(dtype: torch.dtype, backend: str, device: torch.device) -> None:
         )
     if backend not in get_args(Backend):
         raise ConfigError(f"backend={backend!r} must be one of {', '.join(get_args(Backend))}.")
+    if backend == "onnx":
+        from tinyworld.models.taehv.onnx_runtime import check_runtime
+
+        check_runtime(dtype, device)

@@ -8,6 +8,7 @@ from torch import Tensor
 from tinyworld.core.errors import DataError, FramePlanError
 from tinyworld.models.taehv.model import Taehv, pad_to_multiple
 from tinyworld.models.taehv.sequential import SequentialDecoder, SequentialEncoder
+from tinyworld.models.taehv.tiling import TiledDecoder, TiledEncoder
 
 
 class StreamingTaehv:
@@ -16,7 +17,8 @@ class StreamingTaehv:
     The pieces together equal `model.encode` and `model.decode` of the whole up to rounding. Encoder and decoder run
     independently, so either can be used alone. For CogVideoX models `num_latents` (how many latents the decoder will
     be given in all) is needed before the first frame can leave; other models do not look at it. Raises FramePlanError
-    where it is missing.
+    where it is missing. `tile` (latent cells) computes large pictures tile by tile, equal to the whole up to rounding (see
+    `tiling`). Raises ConfigError for a tile of less than one cell.
 
         stream = StreamingTaehv(model)
         for frame in frames:                       # each N 1 C H W
@@ -24,11 +26,17 @@ class StreamingTaehv:
         show(stream.decode(stream.flush_encoder(round_trip=True)))
     """
 
-    def __init__(self, model: Taehv, num_latents: int | None = None) -> None:
+    def __init__(self, model: Taehv, num_latents: int | None = None, tile: int | None = None) -> None:
         self.model = model
         encoder, decoder = model.chains
-        self.encoder = SequentialEncoder(encoder, model.spec)
-        self.decoder = SequentialDecoder(decoder, model.spec, num_latents)
+        self.encoder: SequentialEncoder | TiledEncoder
+        self.decoder: SequentialDecoder | TiledDecoder
+        if tile is None:
+            self.encoder = SequentialEncoder(encoder, model.spec)
+            self.decoder = SequentialDecoder(decoder, model.spec, num_latents)
+        else:
+            self.encoder = TiledEncoder(encoder, model.spec, tile)
+            self.decoder = TiledDecoder(decoder, model.spec, num_latents, tile)
 
     def reset(self) -> None:
         """Forget the clip; the next piece starts a new one."""
