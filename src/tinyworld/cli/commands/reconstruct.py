@@ -62,7 +62,7 @@ def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
         "--tile",
         type=int,
         metavar="PIXELS",
-        help="compute pictures in tiles of this height and width, for sizes that do not fit into memory as a whole (4K: 1024); "
+        help="compute pictures in tiles of this height and width, for sizes whose steps do not fit into memory (4K: 1024); "
         "same result, more work: every tile is computed with a border of 18 latent cells",
     )
 

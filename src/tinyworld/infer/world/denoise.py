@@ -1,7 +1,8 @@
 """From noise to latents and geometry: what the networks are asked at each step, and classifier-free guidance.
 
 Geometry is asked for at the last step alone, of the pass with the prompt. The pass without it has the same cameras and first
-frame, and no two-way attention, as in the FantasyWorld release.
+frame, and no two-way attention, as in the FantasyWorld release. What the transformer makes of text, first frame and cameras is
+made before the first step (`models.fantasy.known`).
 """
 
 from collections.abc import Callable
@@ -40,6 +41,13 @@ class Networks:
     backbone: WanBackbone
     branch: GeometryBranch | None
     autocast: torch.dtype | None = None
+
+    @torch.no_grad()
+    def remembered(self, given: Given, beside: Given | None = None) -> Given:
+        """The same, with what all steps have in common. beside: given remembered already that differs in the text alone."""
+        with self._precision(given.rays.device):
+            known = None if beside is None else beside.conditions.known
+            return given._replace(conditions=self.backbone.remember(given.conditions, known))
 
     @torch.no_grad()
     def velocity(self, noisy: Tensor, timestep: Tensor, given: Given) -> Tensor:
@@ -86,9 +94,11 @@ def sample(
 ) -> tuple[Tensor, Geometry | None]:
     """Latents B 16 t h w float32 of `noise` like them, and geometry where there is a branch.
 
-    empty: the pass without the prompt, None where nobody is guided. guidance: B, 1 for clips that are not guided: theirs is the
-    first pass's velocity, bit for bit. scheduler: as `schedule.flow_scheduler` makes it.
+    empty: the pass without the prompt, all else as in `given`; None where nobody is guided. guidance: B, 1 for clips that are
+    not guided: theirs is the first pass's velocity, bit for bit. scheduler: as `schedule.flow_scheduler` makes it.
     """
+    given = networks.remembered(given)
+    empty = None if empty is None else networks.remembered(empty, given)
     latents, geometry = noise, None
     share = guidance.reshape(-1, 1, 1, 1, 1)
     for number, timestep in enumerate(scheduler.timesteps):

@@ -18,6 +18,7 @@ from tinyworld.core.errors import ConfigError, DataError
 from tinyworld.core.world_sizes import PATCH, SPACE_STEP, TIME_STEP, BackboneSpec
 from tinyworld.models.fantasy.backbone_init import initialise
 from tinyworld.models.fantasy.control_adapter import ControlAdapter
+from tinyworld.models.fantasy.known import Keys, Known, cross_attention, keys_of
 
 # Said once per run by torch's rms_norm, which diffusers gives fp32 weights under autocast: a note on speed, results are the same.
 warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
@@ -33,7 +34,8 @@ class WanConditions(NamedTuple):
     text: B text_tokens text_dim, zeros behind the prompt. image: B c t h w, latents of the first frame at t = 0, zeros after;
     zeros everywhere for no image. camera: B 6 F H W Plücker rays; None leaves the camera adapter out altogether, which
     is not the same as rays of zeros. clip: B image_tokens image_dim, None exactly when the size has no image_dim. steered:
-    B bool, the samples whose rays count, as if the others had none; None is all.
+    B bool, the samples whose rays count, as if the others had none; None is all. known: what `WanBackbone.remember` made of
+    exactly the other fields, so that no pass makes it again.
     """
 
     text: Tensor
@@ -41,6 +43,7 @@ class WanConditions(NamedTuple):
     camera: Tensor | None
     clip: Tensor | None
     steered: Tensor | None = None
+    known: Known | None = None
 
 
 class WanState(NamedTuple):
@@ -48,7 +51,7 @@ class WanState(NamedTuple):
 
     hidden: B N D. context: B tokens D, image tokens before text tokens. modulation: B 6 D float32, shift, scale and gate of
     attention, then of the FFN. time: B D, for the output. rotary: cosines and sines, each 1 N 1 head_dim. grid: tokens along
-    time, rows and columns.
+    time, rows and columns. keys: of the context, for every block; () when each makes its own.
     """
 
     hidden: Tensor
@@ -57,6 +60,7 @@ class WanState(NamedTuple):
     time: Tensor
     rotary: tuple[Tensor, Tensor]
     grid: tuple[int, int, int]
+    keys: tuple[Keys, ...] = ()
 
 
 class WanBackbone(nn.Module):
@@ -108,22 +112,50 @@ class WanBackbone(nn.Module):
         """noisy: B c t h w; timestep: B, in (0, 1000]. Raises DataError for shapes that do not belong together."""
         _check(self.spec, noisy, timestep, conditions)
         net = self.transformer
-        clip = None if conditions.clip is None else conditions.clip.to(self.dtype)
         with self._precision(noisy.device):
-            latents = torch.cat([noisy.to(self.dtype), conditions.image.to(self.dtype)], 1)
-            patches = net.patch_embedding(latents)
-            if conditions.camera is not None:
-                assert self.control_adapter is not None
-                steering = self.control_adapter(conditions.camera.to(self.dtype))
-                if conditions.steered is not None:
-                    steering = torch.where(conditions.steered.reshape(-1, 1, 1, 1, 1), steering, 0.0)
-                patches = patches + steering
-            time, modulation, context, image = net.condition_embedder(timestep, conditions.text.to(self.dtype), clip)
-        if image is not None:
-            context = torch.cat([image, context], 1)
+            known = conditions.known or self._know(conditions)
+            patches = net.patch_embedding(torch.cat([noisy.to(self.dtype), conditions.image.to(self.dtype)], 1))
+            if known.steering is not None:
+                patches = patches + known.steering
+            embedder = net.condition_embedder
+            level = embedder.timesteps_proj(timestep).to(next(embedder.time_embedder.parameters()).dtype)
+            time = embedder.time_embedder(level).to(self.dtype)
+            modulation = embedder.time_proj(embedder.act_fn(time)).unflatten(1, (6, -1)).float()
         hidden = patches.flatten(2).transpose(1, 2).contiguous()
         grid = (patches.shape[2], patches.shape[3], patches.shape[4])
-        return WanState(hidden, context, modulation.unflatten(1, (6, -1)).float(), time, net.rope(latents), grid)
+        return WanState(hidden, known.context, modulation, time, known.rotary, grid, known.keys)
+
+    def remember(self, conditions: WanConditions, beside: Known | None = None) -> WanConditions:
+        """The conditions with all that many passes over them have in common; the results stay the same bit for bit.
+
+        beside: known of conditions that differ in the text alone, with which the rest is shared. Memory: see `known`.
+        """
+        with self._precision(conditions.text.device):
+            known = self._know(conditions, beside)
+            pairs = [
+                keys_of(block.attn2, known, beside.keys[index] if beside else None)
+                for index, block in enumerate(self.transformer.blocks)
+            ]
+        return conditions._replace(known=known._replace(keys=tuple(pairs)))
+
+    def _know(self, conditions: WanConditions, beside: Known | None = None) -> Known:
+        embedder = self.transformer.condition_embedder
+        context, images = embedder.text_embedder(conditions.text.to(self.dtype)), 0
+        if conditions.clip is not None:
+            image = embedder.image_embedder(conditions.clip.to(self.dtype))
+            context, images = torch.cat([image, context], 1), image.shape[1]
+        if beside is not None:
+            return beside._replace(context=context)
+        return Known(context, images, self._steering(conditions), self.transformer.rope(conditions.image))
+
+    def _steering(self, conditions: WanConditions) -> Tensor | None:
+        if conditions.camera is None:
+            return None
+        assert self.control_adapter is not None
+        steering = self.control_adapter(conditions.camera.to(self.dtype))
+        if conditions.steered is None:
+            return steering
+        return torch.where(conditions.steered.reshape(-1, 1, 1, 1, 1), steering, 0.0)
 
     def attend(self, index: int, hidden: Tensor, state: WanState) -> Tensor:
         """Self-attention and cross-attention of block `index`, B N D → B N D: the block without its FFN."""
@@ -134,7 +166,10 @@ class WanBackbone(nn.Module):
             normed = (block.norm1(hidden.float()) * (1 + scale) + shift).type_as(hidden)
             attended = block.attn1(normed, None, None, state.rotary)
             hidden = (hidden.float() + attended * gate).type_as(hidden)
-            return hidden + block.attn2(block.norm2(hidden.float()).type_as(hidden), state.context, None, None)
+            normed = block.norm2(hidden.float()).type_as(hidden)
+            if state.keys:
+                return hidden + cross_attention(block.attn2, normed, state.keys[index])
+            return hidden + block.attn2(normed, state.context, None, None)
 
     def feed(self, index: int, hidden: Tensor, state: WanState) -> Tensor:
         """The FFN of block `index` beside the identity, B N D → B N D."""
@@ -147,6 +182,8 @@ class WanBackbone(nn.Module):
 
     def block(self, index: int, hidden: Tensor, state: WanState) -> Tensor:
         """`attend`, then `feed`, as one call of the block: sharding gathers a block's weights when it is called."""
+        if state.keys:
+            return self.feed(index, self.attend(index, hidden, state), state)
         with self._precision(hidden.device):
             return self.transformer.blocks[index](self._own(hidden), state.context, state.modulation, state.rotary)
 

@@ -19,7 +19,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tinyworld.core.errors import ConfigError
 from tinyworld.core.rng import derive_seed
@@ -33,6 +32,7 @@ from tinyworld.models.fantasy.cross_attention import TwoWayCrossAttention
 from tinyworld.models.fantasy.dpt import DptHead, depth_of, points_of
 from tinyworld.models.fantasy.geodit import GeoBlock
 from tinyworld.models.fantasy.prediction import Geometry
+from tinyworld.models.fantasy.recompute import recomputed
 
 Stage = Literal["stage1", "stage2"]
 DEPTH_OUTPUTS, POINT_OUTPUTS = 2, 4
@@ -57,7 +57,7 @@ class GeometryBranch(nn.Module):
 
     The backbone is an argument of `forward`, never a part of the branch, and nothing is kept between calls. All weights are zero
     until `init_from_backbone` or a file sets them. checkpointing: compute each step (and in stage 2 each earlier
-    block of the backbone) again in the backward pass instead of keeping its activations; equal gradients.
+    block of the backbone) again in the backward pass instead of keeping its activations (`recompute`); equal gradients.
     """
 
     camera_adapters: nn.ModuleList
@@ -287,10 +287,8 @@ class GeometryBranch(nn.Module):
         return Tables((frame, repeated(frame, frames)), cross)
 
     def _saving(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        """The step, by its inputs alone remembered for the backward pass when `checkpointing`."""
-        if not (self.checkpointing and torch.is_grad_enabled()):
-            return step(*arguments)
-        return checkpoint(step, *arguments, use_reentrant=False, preserve_rng_state=False)
+        """The step; when `checkpointing`, computed again in the backward pass."""
+        return recomputed(step, *arguments) if self.checkpointing else step(*arguments)
 
     def _check(self, noisy: Tensor, rays: Tensor, steered: Tensor | None, interact: Tensor | None) -> None:
         batch, _, frames, height, width = noisy.shape

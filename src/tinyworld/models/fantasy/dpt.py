@@ -123,7 +123,7 @@ class DptHead(nn.Module):
     """
 
     def __init__(
-        self, in_width: int, spec: BranchSpec, outputs: int, chunk: int = 4, checkpointing: bool = False
+        self, in_width: int, spec: BranchSpec, outputs: int, chunk: int = 2, checkpointing: bool = False
     ) -> None:
         super().__init__()
         widths, fused = spec.dpt_channels, spec.dpt_fused

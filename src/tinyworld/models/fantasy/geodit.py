@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tinyworld.models.fantasy.attention import SelfAttention, Table
 from tinyworld.models.fantasy.initial import init_layers
@@ -74,7 +75,10 @@ class GeoMlp(nn.Module):
         """Hidden B t Pg D to the same; time: Wan's vectors B 6 D."""
         vectors = _vectors(self.modulation, time, MLP_VECTORS, hidden)
         inputs = _modulated(self.norm(hidden), vectors[0], vectors[1])
-        return hidden + self.scale * self.down(self.activation(self.up(inputs)))
+        # LayerScale in the layer's weights: no output of the layer is needed for a gradient, so none is kept or computed again.
+        down, scale = self.down, self.scale
+        found = functional.linear(self.activation(self.up(inputs)), scale[:, None] * down.weight, scale * down.bias)
+        return hidden + found
 
 
 class GeoBlock(nn.Module):
