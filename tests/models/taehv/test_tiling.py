@@ -4,18 +4,10 @@ import pytest
 import torch
 
 from tests.models.taehv.formula import clip, formula_model, small_spec
-from tinyworld.core.errors import ConfigError, DataError, FramePlanError
-from tinyworld.core.frames import round_trip_plan
+from tinyworld.core.errors import ConfigError, DataError
 from tinyworld.core.variants import VARIANTS
-from tinyworld.models.taehv import StreamingTaehv, Taehv
-from tinyworld.models.taehv.tiling import (
-    TiledDecoder,
-    decode_tiled,
-    decoder_halo,
-    encode_tiled,
-    encoder_halo,
-    reconstruct_tiled,
-)
+from tinyworld.models.taehv import Taehv
+from tinyworld.models.taehv.tiling import decode_tiled, decoder_halo, encode_tiled, encoder_halo
 
 
 def latents_of(channels: int, height: int, width: int) -> torch.Tensor:
@@ -48,57 +40,6 @@ def test_encoding(name: str) -> None:
     frames = clip(6, 20 * size, 3 * size)
     made = encode_tiled(model, frames, 11)
     torch.testing.assert_close(made, model.encode(frames), atol=1e-5, rtol=0)
-
-
-@torch.no_grad()
-def test_round_trip_of_any_size() -> None:
-    model = formula_model(small_spec("taew2_1")).optimize()
-    frames = clip(6, 157, 39)
-    made = reconstruct_tiled(model, frames, 12)
-    assert made.shape == frames.shape
-    torch.testing.assert_close(made, model.reconstruct(frames), atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("name", ["taew2_1", "taecvx", "taeh3", "taew2_2_super"])
-@pytest.mark.parametrize("optimised", [True, False])
-@torch.no_grad()
-def test_streams_in_tiles_equal_the_whole(name: str, optimised: bool) -> None:
-    model = formula_model(small_spec(name))
-    model = model.optimize() if optimised else model
-    size = model.spec.size_multiple
-    frames = clip(9, 22 * size - 3, 3 * size + 1)
-    latents = round_trip_plan(9, model.spec).latent_frames
-    stream = StreamingTaehv(model, latents, tile=8)
-    for _ in range(2):  # the second clip begins anew
-        made = list(stream.reconstruct(frames.split(4, 1)))
-        torch.testing.assert_close(torch.cat(made, 1), model.reconstruct(frames), atol=1e-5, rtol=0)
-
-
-@torch.no_grad()
-def test_a_streams_tiles_hold_what_their_pictures_need() -> None:
-    """One network's state per tile, of the tile and its border; as many as there are tiles."""
-    stream = StreamingTaehv(formula_model(small_spec("taew2_1")).optimize(), tile=40)
-    stream.decode(stream.encode(clip(8, 8 * 60, 8 * 30)))
-    assert isinstance(stream.decoder, TiledDecoder)
-    parts = stream.decoder.tiles.parts
-    assert [net.state[0][0].shape[-2:] for net in parts] == [(58, 30), (38, 30)]
-    assert stream.decoder.latents_in == 2
-    stream.reset()
-    assert stream.decoder.latents_in == 0
-    with pytest.raises(FramePlanError):
-        stream.flush_encoder()
-
-
-@torch.no_grad()
-def test_a_tiled_stream_refuses_another_picture_size() -> None:
-    stream = StreamingTaehv(formula_model(small_spec("taew2_1")), tile=4)
-    stream.encode(clip(4, 64, 64))
-    with pytest.raises(DataError, match="picture size changes"):
-        stream.encode(clip(4, 64, 72))
-    with pytest.raises(ConfigError, match="at least 1"):
-        StreamingTaehv(stream.model, tile=0)
-    with pytest.raises(FramePlanError, match="num_latents"):
-        StreamingTaehv(formula_model(small_spec("taecvx")), tile=4)
 
 
 def positive(name: str) -> Taehv:

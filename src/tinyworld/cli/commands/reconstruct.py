@@ -62,8 +62,8 @@ def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
         "--tile",
         type=int,
         metavar="PIXELS",
-        help="compute pictures in tiles of this height and width, for sizes whose steps do not fit into memory (4K: 1024); "
-        "same result, more work: every tile is computed with a border of 18 latent cells",
+        help="compute pictures in strips of this height, for sizes that do not fit into memory (4K: 512); same result, more "
+        "work: every strip is computed with a border of 18 latent cells above and below",
     )
 
 
@@ -77,7 +77,7 @@ def tile_cells(options: argparse.Namespace, model: "Taehv") -> int | None:
         nearest = f"{cell}" if below < cell else f"{below} or {below + cell}"
         raise ConfigError(
             f"--tile {options.tile} must be a multiple of {cell} pixels, one latent cell of this model, and {cell} at least. "
-            f"Use {nearest}; tiles of {64 * cell} pixels or more waste little on their borders."
+            f"Use {nearest}; strips of {64 * cell} pixels or more waste little on their borders."
         )
     return cast(int, options.tile // cell)
 
@@ -138,7 +138,7 @@ def reconstruct_each(
             f"mean colour {_number(mean['baseline_psnr'], 0, 2)} dB"
         )
     if rows:
-        tiles = f", tiles of {options.tile} x {options.tile} pixels" if tile else ""
+        tiles = f", strips of {options.tile} rows" if tile else ""
         print(f"backend: {model.running}, {options.dtype} on {next(model.parameters()).device}{tiles}")
     return rows, failed
 

@@ -26,13 +26,12 @@ from torch import Tensor, nn
 
 from tinyworld.models.taehv.blocks import MemBlock, SoftClamp, State, SuperMemBlock, TGrow, TPool, UpConv
 from tinyworld.models.taehv.fold import after_pointwise, clear_outside, from_windows, repeat_then_conv, to_windows
+from tinyworld.models.taehv.strips import Past, Strips
 
 STRIP_BYTES = 28 << 20
 """Largest tensor that `UpHead` makes on a CPU. glibc keeps and reuses blocks of up to 32 MiB; larger ones are mapped anew each
 time, and the page faults cost as much as the convolution (measured: 148 ms whole, 100 ms in strips for 480 × 832 in fp32)."""
 
-Past = list[Tensor | None]
-"""One entry per memory block: what it was given one frame earlier; None before the first."""
 DecoderStep = Callable[[Tensor, Past, Sequence[bool]], tuple[list[Tensor], Past]]
 EncoderStep = Callable[[Sequence[Tensor], Past], tuple[Tensor, Past]]
 
@@ -235,10 +234,16 @@ class FoldedDecoder(nn.Module):
         return [[] for _ in range(self.memory_blocks)]
 
     @torch.no_grad()
-    def run(self, latent: Tensor, state: State, keep: Sequence[bool]) -> list[Tensor]:
+    def run(self, latent: Tensor, state: State, keep: Sequence[bool], strips: Strips | None = None) -> list[Tensor]:
         """`step` with the state of sequential execution, which is changed; frames come in the latent's number type."""
         step = self.compiled if self.compiled is not None and all(keep) and all(state) else self.step
-        frames, after = step(latent, [kept[0] if kept else None for kept in state], keep)
+        past: Past = [kept[0] if kept else None for kept in state]
+        if strips is None:
+            frames, after = step(latent, past, keep)
+        else:
+            frames, after = strips.run(
+                lambda part, before: step(part[0], before, keep), [latent], past, latent.shape[-2]
+            )
         state[:] = [[cast(Tensor, x)] for x in after]
         return [frame.to(latent.dtype) for frame in frames]
 
@@ -341,7 +346,7 @@ class FoldedEncoder(nn.Module):
         return [[] for _ in range(self.memory_blocks + 1)]
 
     @torch.no_grad()
-    def run(self, frames: Iterable[Tensor], state: State) -> Iterator[Tensor]:
+    def run(self, frames: Iterable[Tensor], state: State, strips: Strips | None = None) -> Iterator[Tensor]:
         """Frames one after another with the state of sequential execution, which is changed → latents that are complete,
         in the frames' number type."""
         waiting = state[-1]
@@ -350,7 +355,19 @@ class FoldedEncoder(nn.Module):
             if len(waiting) < self.group:
                 continue
             step = self.compiled if self.compiled is not None and all(state) else self.step
-            latent, after = step(list(waiting), [kept[0] if kept else None for kept in state[:-1]])
+            past: Past = [kept[0] if kept else None for kept in state[:-1]]
+            if strips is None:
+                latent, after = step(list(waiting), past)
+            else:
+                latent, after = self._in_strips(strips, step, list(waiting), past)
             state[:-1] = [[cast(Tensor, x)] for x in after]
             waiting.clear()
             yield latent.to(frame.dtype)
+
+    def _in_strips(self, strips: Strips, step: EncoderStep, frames: list[Tensor], past: Past) -> tuple[Tensor, Past]:
+        def one(part: list[Tensor], before: Past) -> tuple[list[Tensor], Past]:
+            latent, after = step(part, before)
+            return [latent], after
+
+        (latent,), after = strips.run(one, frames, past, frames[0].shape[-2] // 2 ** len(self.stages))
+        return latent, after

@@ -23,6 +23,7 @@ from tinyworld.core.frames import (
 from tinyworld.core.variants import IMAGE_CHANNELS, TaehvSpec
 from tinyworld.models.taehv.blocks import State, new_state, run_sequential
 from tinyworld.models.taehv.folded import FoldedDecoder, FoldedEncoder
+from tinyworld.models.taehv.strips import Strips
 
 
 def fold_pixels(frames: Tensor, patch: int) -> Tensor:
@@ -36,10 +37,10 @@ def unfold_pixels(folded: Tensor, patch: int) -> Tensor:
 
 
 class SequentialEncoder:
-    """Encodes one clip (or N clips side by side) that arrives in pieces."""
+    """Encodes one clip (or N clips side by side) that arrives in pieces; folded blocks in `strips`, if they are given."""
 
-    def __init__(self, blocks: nn.Sequential | FoldedEncoder, spec: TaehvSpec) -> None:
-        self.blocks, self.spec = blocks, spec
+    def __init__(self, blocks: nn.Sequential | FoldedEncoder, spec: TaehvSpec, strips: Strips | None = None) -> None:
+        self.blocks, self.spec, self.strips = blocks, spec, strips
         self.reset()
 
     def reset(self) -> None:
@@ -93,7 +94,7 @@ class SequentialEncoder:
 
     def _run(self, frames: Iterable[Tensor]) -> Iterable[Tensor]:
         if isinstance(self.blocks, FoldedEncoder):
-            return self.blocks.run(frames, self.state)
+            return self.blocks.run(frames, self.state, self.strips)
         return run_sequential(self.blocks, frames, self.state)
 
 
@@ -104,13 +105,19 @@ class SequentialDecoder:
     that number is odd; the others do not. Raises FramePlanError where it is missing, or when more latents arrive.
     """
 
-    def __init__(self, blocks: nn.Sequential | FoldedDecoder, spec: TaehvSpec, num_latents: int | None = None) -> None:
+    def __init__(
+        self,
+        blocks: nn.Sequential | FoldedDecoder,
+        spec: TaehvSpec,
+        num_latents: int | None = None,
+        strips: Strips | None = None,
+    ) -> None:
         if spec.flavour == "cogvideox" and num_latents is None:
             raise FramePlanError(
                 "Decoding CogVideoX latents piece by piece needs num_latents, the number that will come in all: the "
                 f"first {spec.t_up - 1} frames are dropped when it is odd and kept when it is even."
             )
-        self.blocks, self.spec, self.num_latents = blocks, spec, num_latents
+        self.blocks, self.spec, self.num_latents, self.strips = blocks, spec, num_latents, strips
         self.reset()
 
     def reset(self) -> None:
@@ -138,7 +145,7 @@ class SequentialDecoder:
         keep = [is_kept(self.outputs + at, self.num_latents, self.spec) for at in range(self.spec.t_up)]
         self.outputs += len(keep)
         if isinstance(self.blocks, FoldedDecoder):
-            return self.blocks.run(latent, self.state, keep)
+            return self.blocks.run(latent, self.state, keep, self.strips)
         made = run_sequential(self.blocks, [latent], self.state)
         return [frame for frame, wanted in zip(made, keep, strict=True) if wanted]
 

@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tinyworld.core.errors import DataError, FramePlanError
+from tinyworld.core.errors import ConfigError, DataError, FramePlanError
 from tinyworld.models.taehv.model import Taehv, pad_to_multiple
 from tinyworld.models.taehv.sequential import SequentialDecoder, SequentialEncoder
-from tinyworld.models.taehv.tiling import TiledDecoder, TiledEncoder
+from tinyworld.models.taehv.strips import Strips
+from tinyworld.models.taehv.tiling import checked_tile, decoder_halo, encoder_halo
 
 
 class StreamingTaehv:
@@ -17,8 +18,8 @@ class StreamingTaehv:
     The pieces together equal `model.encode` and `model.decode` of the whole up to rounding. Encoder and decoder run
     independently, so either can be used alone. For CogVideoX models `num_latents` (how many latents the decoder will
     be given in all) is needed before the first frame can leave; other models do not look at it. Raises FramePlanError
-    where it is missing. `tile` (latent cells) computes large pictures tile by tile, equal to the whole up to rounding (see
-    `tiling`). Raises ConfigError for a tile of less than one cell.
+    where it is missing. `tile` (latent cells) computes large pictures in strips of that height, equal to the whole up to
+    rounding (see `strips`). Raises ConfigError for one of less than one cell, and for a model that is not optimised.
 
         stream = StreamingTaehv(model)
         for frame in frames:                       # each N 1 C H W
@@ -28,15 +29,15 @@ class StreamingTaehv:
 
     def __init__(self, model: Taehv, num_latents: int | None = None, tile: int | None = None) -> None:
         self.model = model
+        if tile is not None and isinstance(model.chains[0], nn.Sequential):
+            raise ConfigError(f"tile={tile} is for the folded form of a model; give StreamingTaehv model.optimize().")
         encoder, decoder = model.chains
-        self.encoder: SequentialEncoder | TiledEncoder
-        self.decoder: SequentialDecoder | TiledDecoder
-        if tile is None:
-            self.encoder = SequentialEncoder(encoder, model.spec)
-            self.decoder = SequentialDecoder(decoder, model.spec, num_latents)
-        else:
-            self.encoder = TiledEncoder(encoder, model.spec, tile)
-            self.decoder = TiledDecoder(decoder, model.spec, num_latents, tile)
+        above, below = (
+            None if tile is None else Strips(checked_tile(tile), halo)
+            for halo in (encoder_halo(), decoder_halo(model.spec))
+        )
+        self.encoder = SequentialEncoder(encoder, model.spec, above)
+        self.decoder = SequentialDecoder(decoder, model.spec, num_latents, below)
 
     def reset(self) -> None:
         """Forget the clip; the next piece starts a new one."""

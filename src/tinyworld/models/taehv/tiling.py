@@ -2,27 +2,21 @@
 
 A tile is computed with a border (halo) as wide as the network looks around a pixel, and cut out of the result: no blending,
 because there is nothing to blend. The border is 18 latent cells for every public variant, so the work grows by
-(1 + 36 / tile)²: large tiles cost little, small ones save memory. `decode_tiled` and its kind run one tile after another over
-the whole clip; `TiledEncoder` and `TiledDecoder` run all tiles over one latent after another, for `StreamingTaehv(…, tile=…)`.
+(1 + 36 / tile)²: large tiles cost little, small ones save memory. One tile after another runs over the whole clip; for clips
+that do not fit into memory, `strips` runs strips of each latent in turn.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
-from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tinyworld.core.errors import ConfigError, DataError
+from tinyworld.core.errors import ConfigError
 from tinyworld.core.variants import STAGES, TaehvSpec
-from tinyworld.models.taehv.folded import FoldedDecoder, FoldedEncoder
 from tinyworld.models.taehv.layout import BLOCKS_PER_STAGE
-from tinyworld.models.taehv.model import Taehv, pad_to_multiple
-from tinyworld.models.taehv.sequential import SequentialDecoder, SequentialEncoder
-
-Net = TypeVar("Net")
+from tinyworld.models.taehv.model import Taehv
 
 _MEMORY_REACH = 3
 """Pixels to each side that a memory block sees: three 3×3 convolutions, or one of 7×7."""
@@ -83,104 +77,6 @@ def encode_tiled(model: Taehv, frames: Tensor, tile: int, round_trip: bool = Fal
     return _tiled(
         lambda part: model.encode(part, "sequential", round_trip), model, frames, (scale, 1), tile, encoder_halo()
     )
-
-
-@torch.no_grad()
-def reconstruct_tiled(model: Taehv, frames: Tensor, tile: int) -> Tensor:
-    """`model.reconstruct`, `tile` × `tile` latent cells at a time: any height and width. See `decode_tiled`."""
-    model.check_frames(frames, any_size=True)
-    height, width = frames.shape[-2:]
-    latents = encode_tiled(model, pad_to_multiple(frames, model.spec.size_multiple), tile, round_trip=True)
-    return decode_tiled(model, latents, tile, frames.shape[1])[..., :height, :width]
-
-
-class TiledEncoder:
-    """`SequentialEncoder` over pictures that are too large to compute at once: one for each tile, with its border.
-
-    What a clip leaves behind between frames is kept for every tile with its border, so it grows as the work does; what one step
-    needs beside it is that of one tile.
-    """
-
-    def __init__(self, blocks: nn.Sequential | FoldedEncoder, spec: TaehvSpec, tile: int) -> None:
-        self.blocks, self.spec = blocks, spec
-        self.tiles: _Tiles[SequentialEncoder] = _Tiles(tile, encoder_halo(), spec.size_multiple, 1)
-
-    def reset(self) -> None:
-        """Start a new clip."""
-        self.tiles.parts.clear()
-
-    def push(self, frames: Tensor) -> Tensor:
-        """See `SequentialEncoder.push`."""
-        return self.tiles.run(
-            frames, lambda: SequentialEncoder(self.blocks, self.spec), lambda net, part: net.push(part)
-        )
-
-    def finish(self, round_trip: bool = False) -> Tensor:
-        """See `SequentialEncoder.finish`."""
-        if not self.tiles.parts:
-            return SequentialEncoder(self.blocks, self.spec).finish(round_trip)  # which refuses a clip without frames
-        latents = self.tiles.assemble(net.finish(round_trip) for net in self.tiles.parts)
-        self.reset()
-        return latents
-
-
-class TiledDecoder:
-    """`SequentialDecoder` likewise."""
-
-    def __init__(
-        self, blocks: nn.Sequential | FoldedDecoder, spec: TaehvSpec, num_latents: int | None, tile: int
-    ) -> None:
-        self.make = lambda: SequentialDecoder(blocks, spec, num_latents)
-        self.make()  # refuses what every tile would refuse
-        self.num_latents = num_latents
-        self.tiles: _Tiles[SequentialDecoder] = _Tiles(tile, decoder_halo(spec), 1, spec.spatial_upscale)
-
-    @property
-    def latents_in(self) -> int:
-        return self.tiles.parts[0].latents_in if self.tiles.parts else 0
-
-    def reset(self) -> None:
-        """Start a new clip of the same length."""
-        self.tiles.parts.clear()
-
-    def push(self, latents: Tensor) -> Tensor:
-        """See `SequentialDecoder.push`."""
-        return self.tiles.run(latents, self.make, lambda net, part: net.push(part))
-
-
-class _Tiles(Generic[Net]):
-    """A network for each tile of a clip's pictures. `into`, `out`: pixels per latent cell of what goes in and comes out."""
-
-    def __init__(self, tile: int, halo: int, into: int, out: int) -> None:
-        self.tile, self.halo, self.into, self.out = checked_tile(tile), halo, into, out
-        self.parts: list[Net] = []
-        self.sides = (0, 0)
-
-    def run(self, whole: Tensor, make: Callable[[], Net], push: Callable[[Net, Tensor], Tensor]) -> Tensor:
-        sides = whole.shape[-2] // self.into, whole.shape[-1] // self.into
-        if self.parts and sides != self.sides:
-            raise DataError(f"the picture size changes from {self.sides} to {sides} latent cells in the clip")
-        self.sides = sides
-        places = list(self._places())
-        if not self.parts:
-            self.parts = [make() for _ in places]
-        cuts = (whole[..., _outside(y, self.into), _outside(x, self.into)] for y, x in places)
-        return self.assemble(push(net, cut) for net, cut in zip(self.parts, cuts, strict=True))
-
-    def assemble(self, made: Iterable[Tensor]) -> Tensor:
-        """What the tiles made, each cut to its core, as one picture."""
-        result: Tensor | None = None
-        for (y, x), part in zip(self._places(), made, strict=True):
-            if result is None:
-                result = part.new_empty(*part.shape[:3], *(side * self.out for side in self.sides))
-            core = part[..., _inside(y, self.out), _inside(x, self.out)]
-            result[..., y.first * self.out : y.last * self.out, x.first * self.out : x.last * self.out] = core
-        assert result is not None  # pictures have at least one cell
-        return result
-
-    def _places(self) -> Iterator[tuple[_Span, _Span]]:
-        height, width = self.sides
-        return product(_spans(height, self.tile, self.halo), _spans(width, self.tile, self.halo))
 
 
 def checked_tile(tile: int) -> int:
