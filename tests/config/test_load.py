@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tinyworld.config.draft import _from_text
+from tinyworld.config.keys import keys
 from tinyworld.config.load import BUNDLED, bundled_recipes, load_recipe
+from tinyworld.config.schema import FAMILIES, Recipe, TaehvRecipe
 from tinyworld.core.errors import ConfigError, MissingFileError
 
 MINIMAL = """
@@ -115,6 +118,16 @@ def test_flag_text_is_kept_where_a_key_holds_text(tmp_path: Path) -> None:
     assert load_recipe(write(tmp_path), {"pad_frames": True, "n_frames": "19"}).data.pad_frames is True
     buckets = load_recipe(write(tmp_path), {"buckets": "[[64,64,12],[96,64,16]]"}).data.buckets
     assert buckets == ((64, 64, 12), (96, 64, 16))
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_every_value_that_can_be_listed_is_taken_as_flag_text(family: type[Recipe]) -> None:
+    listed = [key for key in keys(family) if key.choices]
+    assert any(not key.is_text for key in listed) or family is not TaehvRecipe
+    for key in listed:
+        for choice in key.choices:
+            parsed = _from_text(key, str(choice))
+            assert parsed == choice and type(parsed) is type(choice)
 
 
 def test_yaml_numbers_of_every_spelling(tmp_path: Path) -> None:

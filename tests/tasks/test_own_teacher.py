@@ -55,6 +55,12 @@ def test_it_teaches_in_place_of_the_one_on_disk(distil: MakeRecipe) -> None:
     assert (spec.latent_channels, spec.t_down, spec.t_up, spec.spatial_compression) == (6, 2, 2, 16)
 
 
+def test_a_cache_cannot_hold_its_latents(distil: MakeRecipe, tmp_path: Path) -> None:
+    recipe = distil(ref_vae_path=__file__, n_frames=8, latent_cache=str(tmp_path / "cache"), **SIZES)
+    with pytest.raises(ConfigError, match=r"Leave data\.latent_cache unset"):
+        TaehvTask(recipe, Averages())
+
+
 def test_one_that_does_not_fit_names_the_keys_that_would(distil: MakeRecipe) -> None:
     with pytest.raises(
         ConfigError, match=r"model\.latent_channels=6, model\.time_compression=2 and model\.patch_size=2, or"

@@ -35,8 +35,13 @@ class Key:
         return _split(self.field.annotation)[0]
 
     @property
+    def choices(self) -> tuple[Any, ...]:
+        """The valid values where they can be listed; else empty."""
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+
+    @property
     def is_text(self) -> bool:
-        return self.kind is str or get_origin(self.kind) is Literal
+        return self.kind is str or (all(isinstance(value, str) for value in self.choices) and bool(self.choices))
 
     @property
     def is_list(self) -> bool:
@@ -47,8 +52,8 @@ class Key:
         """What stands for the value in a help text."""
         if "metavar" in self.extra:
             return str(self.extra["metavar"])
-        if get_origin(self.kind) is Literal:
-            return "|".join(map(str, get_args(self.kind)))
+        if self.choices:
+            return "|".join(map(str, self.choices))
         return "[…]" if self.is_list else METAVARS[self.kind]
 
     @property

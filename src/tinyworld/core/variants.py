@@ -55,7 +55,10 @@ class TaehvSpec:
         if self.flavour not in get_args(Flavour):
             problems.append(f"flavour={self.flavour!r} must be one of {', '.join(get_args(Flavour))}")
         if not problems and self.flavour == "h3" and self.t_down != 4:
-            problems.append(f"flavour='h3' needs 4x time compression, encoder_time_downscale gives {self.t_down}x")
+            problems.append(
+                f"H3's law of frames is one of 4x time compression, and {self.t_down}x was asked for (key: "
+                "model.time_compression, or encoder_time_downscale of an architecture)"
+            )
         if problems:
             raise ConfigError(problems)
 

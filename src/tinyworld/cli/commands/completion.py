@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterator
-from typing import Literal, get_args, get_origin
 
 from tinyworld.cli.paths import given_path
 from tinyworld.cli.recipe_arguments import NO_PREFIX
@@ -71,7 +70,7 @@ def _flags() -> Iterator[tuple[str, str, tuple[str, ...] | None]]:
     found: dict[str, tuple[str, tuple[str, ...]]] = {}
     for recipe in (TaehvRecipe, FantasyRecipe):
         for key in keys(recipe):
-            few = get_args(key.kind) if get_origin(key.kind) is Literal else ()
+            few = tuple(map(str, key.choices))
             meaning = (key.field.description or "").partition(";")[0].partition(". ")[0]
             earlier = found.get(key.leaf, (meaning, ()))
             found[key.leaf] = (earlier[0], (*earlier[1], *(("true", "false") if key.kind is bool else few)))

@@ -22,7 +22,7 @@ def check_fit(facts: TeacherFacts, spec: TaehvSpec, variant: str) -> None:
 
 def _own_sizes(facts: TeacherFacts) -> str:
     patch, rest = divmod(facts.spatial_compression, 2**STAGES)
-    if rest or facts.t_down not in (2, 4, 8) or facts.kind == "cogvideox":
+    if rest or patch not in range(1, 9) or facts.t_down not in (2, 4, 8) or facts.kind == "cogvideox":
         return "No student fits it"
     return (
         f"No variant fits it: set model.variant=taew2_1, model.latent_channels={facts.latent_channels}, "

@@ -34,6 +34,11 @@ def given_reference(recipe: TaehvRecipe, teacher: ReferenceVae, device: torch.de
             f"the task was given the reference VAE {teacher.facts.class_name}, but use_ref_vae=false learns no latents of "
             "one. Set teacher.use_ref_vae=true, or leave it out."
         )
+    if recipe.data.latent_cache is not None:
+        raise ConfigError(
+            f"latent_cache={recipe.data.latent_cache} holds latents of a VAE that diffusers has, and the task was given a "
+            f"{teacher.facts.class_name} of your own. Leave data.latent_cache unset: it runs while training."
+        )
     check_fit(teacher.facts, recipe.spec(), recipe.model.variant)
     return teacher.to(device).requires_grad_(False).eval()
 
