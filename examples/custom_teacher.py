@@ -24,6 +24,7 @@ from torch.nn.functional import conv3d, conv_transpose3d
 from tinyworld import Taehv
 from tinyworld.config.load import load_recipe
 from tinyworld.config.schema import TaehvRecipe
+from tinyworld.core.console import ConsoleHandler
 from tinyworld.core.errors import UserError
 from tinyworld.engine.loop import run_training
 from tinyworld.metrics.baseline import mean_colour
@@ -96,7 +97,7 @@ def main() -> None:
     parser.add_argument("--data", default="rooms", help="folder of videos, or rooms")
     parser.add_argument("--output", default="output")
     options = parser.parse_args()
-    logging.basicConfig(format="%(message)s")  # the training's own words
+    logging.basicConfig(format="%(message)s", handlers=[ConsoleHandler()])  # the training's own words, above its bars
 
     # Any recipe, any of its keys. Four of them say what the VAE is and how its latents look.
     settings = {

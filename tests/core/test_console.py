@@ -4,13 +4,14 @@ import io
 import logging
 import os
 import pty
+import threading
 from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
 
 from tinyworld.core import console
-from tinyworld.core.console import CONSOLE, ConsoleHandler, counting, draws_on
+from tinyworld.core.console import CONSOLE, DRAWING, ConsoleHandler, counting, draws_on, redrawn
 
 
 @pytest.fixture
@@ -67,3 +68,33 @@ def test_lines_go_above_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         ConsoleHandler().emit(logging.makeLogRecord({"msg": "a line"}))
     shown = drawn.file.getvalue()
     assert "a line\n" in shown and "looking" in shown.split("a line\n")[1]
+
+
+def test_what_draws_in_a_thread_holds_the_lock_and_ends() -> None:
+    drawing, tried, drawn = threading.Event(), threading.Event(), []
+
+    def draw() -> None:
+        drawn.append(1)
+        drawing.set()
+        assert tried.wait(60)
+
+    with redrawn(draw, 0.001):
+        assert drawing.wait(60)
+        assert not DRAWING.acquire(blocking=False)
+        tried.set()
+    count = len(drawn)
+    assert DRAWING.acquire(blocking=False)
+    DRAWING.release()
+    assert "drawing" not in {thread.name for thread in threading.enumerate()} and len(drawn) == count
+
+
+def test_a_terminal_that_is_gone_does_not_end_what_is_logged_about(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(console, "CONSOLE", Console(file=Gone()))
+    ConsoleHandler().emit(logging.makeLogRecord({"msg": "a line"}))
+    assert "Input/output error" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """A terminal that is no more than what the live view needs of one: what stands where after all that was written."""
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -7,6 +8,7 @@ import re
 import struct
 import subprocess
 import termios
+import time
 from collections.abc import Sequence
 
 
@@ -59,29 +61,46 @@ class Terminal:
         return "\n".join(line.rstrip() for line in self.rows)
 
 
-def run_in_terminal(command: Sequence[str], width: int, height: int) -> tuple[int, str, bool]:
-    """Run a command in a terminal of its own: exit code, all that it wrote, whether it left the line settings as they were."""
+def run_in_terminal(
+    command: Sequence[str], width: int, height: int, kill_at: tuple[str, int] | None = None, seconds: float = 100
+) -> tuple[int, str, bool]:
+    """Run a command in a terminal of its own: exit code, all that it wrote, whether it left the line settings as they were.
+
+    kill_at: words and how often they were written when it is killed. After `seconds` it is killed too, with an
+    AssertionError.
+    """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
     before = termios.tcgetattr(theirs)
     left_out = ("CI", "NO_COLOR", "COLUMNS", "LINES")
     environment = {k: v for k, v in os.environ.items() if k not in left_out} | {"TERM": "xterm-256color"}
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, close_fds=True)
-    written = b""
+    written, deadline = b"", time.monotonic() + seconds
     os.set_blocking(ours, False)
-    while True:
-        ended = process.poll() is not None
-        try:
-            while part := os.read(ours, 1 << 16):
-                written += part
-        except BlockingIOError:
+    try:
+        while True:
+            ended = process.poll() is not None
+            written += _waiting(ours)
             if ended:
                 break
-            try:
+            if kill_at is not None and written.count(kill_at[0].encode()) >= kill_at[1]:
+                process.kill()
+            assert time.monotonic() < deadline, f"not done after {seconds} s; it wrote: {written.decode()!r}"
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.02)
-            except subprocess.TimeoutExpired:
-                continue
-    same = termios.tcgetattr(theirs) == before
-    os.close(ours)
-    os.close(theirs)
+        same = termios.tcgetattr(theirs) == before
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)
     return process.returncode, written.decode(), same
+
+
+def _waiting(descriptor: int) -> bytes:
+    """All that can be read at once."""
+    found = b""
+    with contextlib.suppress(BlockingIOError):
+        while part := os.read(descriptor, 1 << 16):
+            found += part
+    return found

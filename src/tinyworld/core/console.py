@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import IO
 
 from rich.console import Console
@@ -34,6 +34,10 @@ class ScreenConsole(Console):
     """Rich's console on standard error with our own answer to what a terminal is."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Draws nothing, and its locks are free."""
         super().__init__(stderr=True, soft_wrap=True)
 
     @property
@@ -46,22 +50,60 @@ CONSOLE = ScreenConsole()
 DRAWING = threading.RLock()
 """Held by whoever writes while a thread draws a view: rich finds out where a frame begins and replaces it in two moves, and
 another thread's line between them would leave a part of the old frame behind."""
-# A process that is forked in the middle of drawing would inherit rich's locks as held for ever, and hang when it prints.
-os.register_at_fork(before=DRAWING.acquire, after_in_parent=DRAWING.release, after_in_child=DRAWING.release)
+
+
+def _begin_as_a_child() -> None:
+    """The thread that draws stayed with the parent, and so does the view."""
+    CONSOLE.reset()
+    DRAWING.release()
+
+
+# A process that is forked in the middle of drawing would inherit locks as held for ever, and hang when it prints.
+os.register_at_fork(before=DRAWING.acquire, after_in_parent=DRAWING.release, after_in_child=_begin_as_a_child)
+
+
+def is_not_drawn(record: logging.LogRecord) -> bool:
+    """Whether a log line tells what no view shows. The others are marked `live` and left to the log file."""
+    return not getattr(record, "live", False)
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints log lines above a live bar. Lines marked `live` repeat what the bar shows and are left to the log file."""
+    """Prints log lines above a live bar or view."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not getattr(record, "live", False):
+        if is_not_drawn(record):
+            try:
+                with DRAWING:
+                    CONSOLE.print(self.format(record), markup=False, highlight=False)
+            except Exception:  # noqa: BLE001 - as in every handler: a terminal that is gone does not end the program
+                self.handleError(record)
+
+
+@contextmanager
+def redrawn(draw: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Meanwhile a thread calls `draw` every so many seconds, holding `DRAWING`."""
+    closing = threading.Event()
+
+    def work() -> None:
+        while not closing.wait(seconds):
             with DRAWING:
-                CONSOLE.print(self.format(record), markup=False, highlight=False)
+                draw()
+
+    thread = threading.Thread(target=work, name="drawing", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        closing.set()
+        thread.join()
 
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar that goes away when done; yields the function (done, total) that moves it. Nothing is drawn in a log file."""
-    with Progress(console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal) as progress:
+    drawn = CONSOLE.is_terminal
+    # Rich's own thread would draw without DRAWING.
+    with Progress(console=CONSOLE, transient=True, auto_refresh=False, disable=not drawn) as progress:
         bar = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)
+        with redrawn(progress.refresh, 0.1) if drawn else nullcontext():
+            yield lambda done, total: progress.update(bar, completed=done, total=total)

@@ -117,12 +117,12 @@ class LiveNumbers:
         self.recent = (*self.recent, took)[-RECENT:]
         if loss is not None and math.isfinite(loss):
             self.loss.add(loss)
-            self.curve.add(self.loss.value)
             names = [name for name in means if name.startswith("losses/") and name != "losses/total"]
             fresh = {name.removeprefix("losses/"): Smooth() for name in names}
             self.terms = fresh | self.terms if fresh.keys() - self.terms.keys() else self.terms
             for name in names:
                 self.terms[name.removeprefix("losses/")].add(means[name])
+            self.curve.add(self.loss.value)  # last: from its first point on, the losses are drawn
         self.learning_rate = means.get("learning_rate", self.learning_rate)
         self.norm = means.get("gradient_norm", self.norm)
 

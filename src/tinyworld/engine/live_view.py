@@ -23,7 +23,8 @@ BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-=^"
 
 class LiveView:
     """Draws `numbers` in the width and height that the console has now. memory: in MiB. stop: whether the run is
-    about to."""
+    about to. What fails in drawing is kept as `failure`, and nothing is drawn from then on: whoever prints a line draws too,
+    and an error of the view is none of theirs."""
 
     def __init__(
         self,
@@ -33,8 +34,18 @@ class LiveView:
         stop: StopRequest,
     ) -> None:
         self.numbers, self.warnings, self.memory, self.stop = numbers, warnings, memory, stop
+        self.failure: Exception | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.failure is None:
+            try:
+                frame = self._frame(console, options)
+            except Exception as error:  # noqa: BLE001 - told by whom it is drawn for
+                self.failure = error
+            else:
+                yield frame
+
+    def _frame(self, console: Console, options: ConsoleOptions) -> Panel:
         width, plain = max(options.max_width, 20), options.ascii_only
         numbers = self.numbers
         inside = width - 4
@@ -50,7 +61,7 @@ class LiveView:
         done += f", resumed at {numbers.start:,}" if numbers.start else ""
         title = Text.assemble((numbers.name, "bold"), "  ", done)
         title = _cut(title, inside - 2, plain)
-        yield Panel(Group(*lines), box=box.ROUNDED, width=width, padding=(0, 1), title=title, title_align="left")
+        return Panel(Group(*lines), box=box.ROUNDED, width=width, padding=(0, 1), title=title, title_align="left")
 
     def _rows(self, plain: bool) -> list[tuple[str, list[Text]]]:
         numbers = self.numbers
@@ -102,10 +113,10 @@ def _bar(numbers: LiveNumbers, width: int, plain: bool) -> Text:
 
 
 def _losses(numbers: LiveNumbers, plain: bool) -> list[Text]:
-    if not numbers.loss.count:
+    points, terms = numbers.curve.points, list(numbers.terms.items())
+    if not points:  # the training's thread adds to them last
         return []
-    terms = list(numbers.terms.items())
-    shown = [_smoothed("", numbers.loss, plain, "bold"), Text(_curve(numbers.curve.points, plain), "cyan")]
+    shown = [_smoothed("", numbers.loss, plain, "bold"), Text(_curve(points, plain), "cyan")]
     if len(terms) > 1:  # one term alone is the total
         shown += [_smoothed(f"{name} ", value, plain) for name, value in terms]
     return shown
@@ -120,7 +131,7 @@ def _smoothed(name: str, number: Smooth, plain: bool, style: str = "") -> Text:
 
 
 def _curve(points: Sequence[float], plain: bool) -> str:
-    """Bars of the last of equal parts of all points, on a logarithmic scale where there is one."""
+    """Bars of the last of equal parts of all points (one at least), on a logarithmic scale where there is one."""
     bars = ASCII_BARS if plain else BARS
     step = max(-(-len(points) // CURVE_WIDTH), 1)
     means = [sum(part) / len(part) for part in (points[i : i + step] for i in range(0, len(points), step))]

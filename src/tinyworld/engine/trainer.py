@@ -18,7 +18,7 @@ from tinyworld.engine import capsule, checkpoint, fit_memory, parallel, prefligh
 from tinyworld.engine.auxiliaries import Auxiliaries
 from tinyworld.engine.evaluate import Validator
 from tinyworld.engine.journal import Journal
-from tinyworld.engine.live_numbers import Took
+from tinyworld.engine.live_numbers import LiveNumbers, Took
 from tinyworld.engine.liveness import Liveness
 from tinyworld.engine.meters import Window, memory_mb, quotients
 from tinyworld.engine.progress import TrainingProgress
@@ -104,7 +104,16 @@ class Trainer:
         """Train until max_train_steps, early stopping or a signal; returns the reason. Everything is saved on return."""
         self.liveness.phase("set up", self.state.step, startup=True)
         self._measure_memory()
-        with TrainingProgress(self.recipe, self.state.step, lambda: memory_mb(self.device), stop) as self.progress:
+        recipe, validation = self.recipe, self.recipe.validation
+        numbers = LiveNumbers(
+            recipe.name,
+            self.state.step,
+            recipe.training.max_train_steps,
+            validation.validation_steps,
+            recipe.checkpoint.checkpointing_steps,
+            validation.metric_for_best_model,
+        )
+        with TrainingProgress(numbers, lambda: memory_mb(self.device), stop) as self.progress:
             self.progress.validated(self.state)
             return self._fit(stop)
 
