@@ -50,6 +50,7 @@ def test_hub_uploads_the_same_folder(
 
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", lambda api, name, **given: seen.update(given))
     monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload)
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda api, name: SimpleNamespace(private=seen["private"]))
     out = tmp_path / "kept"
     flags = ["--to", "folder", "--to", "hub", "--repo", "me/tiny", "--output", str(out), "--private"]
     assert main(["export", str(run), *flags]) == 0
@@ -63,6 +64,36 @@ def test_hub_uploads_the_same_folder(
     assert main(["export", str(run), "--to", "hub", "--repo", "me/tiny"]) == 0
     assert (tmp_path / "hub" / "README.md").read_bytes() == (out / "README.md").read_bytes()
     assert not Path(seen["folder_path"]).exists()
+
+
+def test_a_failed_upload_leaves_a_folder_to_send(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reachable, sent = [False], tmp_path / "hub"
+
+    def upload(api: Any, **given: Any) -> SimpleNamespace:
+        if not reachable[0]:
+            raise ConnectionError("no network")
+        shutil.copytree(given["folder_path"], sent)
+        return SimpleNamespace(commit_url=f"https://hub/{given['commit_message']}")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", lambda api, name, **given: None)
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda api, name: SimpleNamespace(private=True))
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload)
+    out = tmp_path / "kept"
+    both = ["--to", "folder", "--to", "hub", "--repo", "me/tiny", "--private", "--output", out]
+    again = f"tinyworld export {out} --to hub"
+    assert f"{again} --repo me/tiny --private" in refused(capsys, "export", run, *both)
+    assert "is there already" in (said := refused(capsys, "export", run, *both)) and again in said
+    card = (out / "README.md").read_bytes()
+    changes = ["--license", "mit", "--latents", "raw"]
+    assert "--latents and --license would change nothing" in refused(
+        capsys, "export", out, "--to", "hub", "--repo", "me/tiny", *changes
+    )
+    reachable[0] = True
+    assert main(["export", str(out), "--to", "hub", "--repo", "me/tiny"]) == 0
+    assert "https://hub/tinyworld export, step 6" in capsys.readouterr().out
+    assert (sent / "README.md").read_bytes() == card
 
 
 def test_diffusers(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,6 +122,9 @@ def test_files_for_comfyui_and_the_public_code(bare: Path, tmp_path: Path, capsy
     assert main(["export", str(bare), "--to", "pth", *chosen, str(tmp_path / "my_taecvx.pth")]) == 0
     assert f'TAEHV("{tmp_path / "my_taecvx.pth"}")' in capsys.readouterr().out
     assert torch.load(tmp_path / "my_taecvx.pth", weights_only=True)["encoder.0.weight"].dtype is torch.float16
+    (tmp_path / "v1.5").mkdir()
+    assert main(["export", str(bare), "--to", "comfyui", *chosen, str(tmp_path / "v1.5")]) == 0
+    assert (tmp_path / "v1.5" / "taecvx.safetensors").is_file()
     assert "no folder" in refused(capsys, "export", bare, "--to", "pth", *chosen, tmp_path / "no" / "taecvx.pth")
 
 
@@ -110,6 +144,12 @@ def test_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["--to", "hub", "--repo", "me/x", "--output", out], "keeps no folder"),
         (["--to", "hub", "--repo", "me"], 'must be "ORG/NAME"'),
         (["--to", "pth", "--output", out, "--private", "--height", "8"], "--height is for --to onnx"),
+        (["--to", "pth", "--output", out, "--latents", "raw"], "--latents is for --to comfyui or diffusers"),
+        (["--to", "diffusers", "--output", out, "--license", "mit"], "--license is for --to comfyui or folder"),
+        (
+            ["--to", "folder", "--output", out, "--variant", "taehv", "--latents", "normalised"],
+            "stated as raw or scaled",
+        ),
         (["--to", "pth", "--output", out], "builds the public variants alone"),
         (["--to", "comfyui", "--output", out], "builds the public variants alone"),
         (["--to", "folder", "--output", out, "--variant", "taew2"], "Did you mean"),

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from tinyworld.core.errors import DataError
 from tinyworld.data import frame_cache
 from tinyworld.data.augment import recolour
-from tinyworld.data.clips import MAX_REPLACEMENTS, ClipDataset, Sample
+from tinyworld.data.clips import ClipDataset, Sample
 from tinyworld.data.cut import crop_region, draw_window, largest_factor, looping_step, resize, window
 from tinyworld.data.order import Draw
+from tinyworld.data.replacing import MAX_REPLACEMENTS
 from tinyworld.data.scan import ClipRef
 from tinyworld.media.read import Region, read_frames
 

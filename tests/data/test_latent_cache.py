@@ -1,13 +1,8 @@
-"""The latent cache: a name for all that the latents depend on, complete or absent entries, any number of writers."""
+"""The latent cache: a name for all that the latents depend on, and clips that bring their latents along."""
 
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +17,8 @@ from tinyworld.data import latent_cache, video_digests
 from tinyworld.data.augment import Colour
 from tinyworld.data.clips import ClipDataset
 from tinyworld.data.cut import Cut
-from tinyworld.data.latent_cache import IncompleteCacheError, LatentCache
+from tinyworld.data.entries import IncompleteCacheError
+from tinyworld.data.latent_cache import LatentCache
 from tinyworld.data.loader import ClipBatch, train_batches
 from tinyworld.data.order import Order
 from tinyworld.data.scan import ClipRef
@@ -99,7 +95,7 @@ def test_the_key_changes_with_each_ingredient(
     keys = [cache.key(plain), *(cache.key(replace(plain, **changes)) for changes in INGREDIENTS.values())]
     keys += [cache.key(cut_of(own_clips[1])), LatentCache(cache.root, "other teacher").key(plain)]
     monkeypatch.setattr(latent_cache, "FORMAT", latent_cache.FORMAT + 1)
-    keys.append(cache.key(plain))
+    keys.append(LatentCache(cache.root, "teacher").key(plain))
     assert len(set(keys)) == len(keys) == len(INGREDIENTS) + 4
 
 
@@ -135,93 +131,6 @@ def test_a_changed_video_makes_only_its_own_entries_missing(own_clips: list[Clip
     assert cache.missing(cuts) == [*cuts[:2], *cuts[4:6]]
 
 
-@pytest.mark.parametrize("keep", [0, 5, 8, 200, -1])
-def test_a_truncated_entry_counts_as_missing(keep: int, own_clips: list[ClipRef], cache: LatentCache) -> None:
-    cut = cut_of(own_clips[0])
-    cache.write(cut, *latents())
-    file = cache.path(cut)
-    file.write_bytes(file.read_bytes()[:keep])
-    assert cache.read(cut) is None
-    assert cache.missing([cut]) == cache.missing([cut], deep=True) == [cut]
-    cache.write(cut, *latents())
-    assert cache.missing([cut], deep=True) == []
-
-
-@pytest.mark.parametrize("place", [-1, -200, -380, 9, 60, 400])
-def test_a_damaged_entry_is_never_data(place: int, own_clips: list[ClipRef], cache: LatentCache) -> None:
-    cut = cut_of(own_clips[0])
-    cache.write(cut, *latents())
-    file = cache.path(cut)
-    content = bytearray(file.read_bytes())
-    content[place] ^= 0x04
-    file.write_bytes(content)
-    assert cache.read(cut) is None and cache.missing([cut], deep=True) == [cut]
-
-
-def test_an_entry_under_anothers_name_is_not_taken(own_clips: list[ClipRef], cache: LatentCache) -> None:
-    one, other = cut_of(own_clips[0]), cut_of(own_clips[1])
-    cache.write(one, *latents())
-    cache.path(other).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(cache.path(one), cache.path(other))
-    assert cache.read(other) is None and cache.missing([other]) == [other]
-
-
-WRITER = """
-import sys
-from pathlib import Path
-import torch
-from tinyworld.data.cut import Cut
-from tinyworld.data.latent_cache import LatentCache
-from tinyworld.data.scan import ClipRef
-clip = ClipRef("a", Path(sys.argv[2]), 10, 96, 64, 24.0)
-cache = LatentCache(Path(sys.argv[1]), "teacher")
-mean = torch.zeros(9, 16, 60, 104)
-for number in range(10**6):
-    cache.write(Cut(clip, (number % 20,), (0, 0, 32, 32), 32, 32, False, None, 0, 1), mean, mean)
-    print(number, flush=True)
-"""
-
-
-def test_a_killed_writer_leaves_whole_entries_only(own_clips: list[ClipRef], cache: LatentCache) -> None:
-    command = [sys.executable, "-c", WRITER, str(cache.root), str(own_clips[0].path)]
-    cuts = [Cut(own_clips[0], (n,), (0, 0, 32, 32), 32, 32, False, None, 0, 1) for n in range(20)]
-    for wait in (0.0, 0.011):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(wait)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        for file in (cache.root / "latents").rglob("*.safetensors"):
-            assert file.stat().st_size > 4 * 9 * 16 * 60 * 104
-        assert cache.missing(cuts) == cache.missing(cuts, deep=True) != cuts
-
-
-def _write_all(root: Path, cuts: list[Cut]) -> None:
-    cache = LatentCache(root, "teacher")
-    for cut in cuts:
-        cache.write(cut, *latents(cut.numbers[0]))
-
-
-def test_writers_do_not_disturb_each_other(own_clips: list[ClipRef], cache: LatentCache) -> None:
-    cuts = [cut_of(clip, numbers=(n,)) for clip in own_clips for n in range(5)]
-    fork = multiprocessing.get_context("fork")
-    writers = [fork.Process(target=_write_all, args=(cache.root, cuts)) for _ in range(3)]
-    for writer in writers:
-        writer.start()
-    while any(writer.is_alive() for writer in writers):
-        for cut in cuts:
-            found = cache.read(cut)
-            assert found is None or torch.equal(found[0], latents(cut.numbers[0])[0].half().float())
-    for writer in writers:
-        writer.join()
-        assert writer.exitcode == 0
-    assert cache.missing(cuts, deep=True) == []
-    assert len(list((cache.root / "latents").rglob("*"))) >= len(cuts)
-    assert not [file for file in cache.root.rglob("*") if file.name.startswith(".staging")]
-
-
 def test_a_video_is_read_once_for_its_digest(
     own_clips: list[ClipRef], cache: LatentCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,15 +151,10 @@ def test_what_nobody_needs_is_swept(own_clips: list[ClipRef], cache: LatentCache
         cache.write(cut, *latents())
     old = LatentCache(cache.root, "a teacher of long ago")
     size = old.write(cuts[0], *latents())
-    fresh, stale = (cache.path(cuts[0]).with_name(f".staging-1-{name}") for name in ("fresh", "stale"))
-    for file in (fresh, stale):
-        file.write_bytes(b"half")
-    os.utime(stale, (1, 1))
     wanted = {cache.key(cut) for cut in cuts[:4]}
-    gone = 4 + size + sum(cache.path(cut).stat().st_size for cut in cuts[4:])
+    gone = size + sum(cache.path(cut).stat().st_size for cut in cuts[4:])
     assert cache.sweep(wanted) == (3, gone)
     assert cache.missing(cuts) == cuts[4:] and old.missing(cuts) == cuts
-    assert fresh.exists() and not stale.exists()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -370,8 +274,8 @@ def test_a_video_that_cannot_be_read_needs_no_latents(
     dataset.clips[1].path.write_bytes(b"no longer a video")
     dataset.clips[2].path.unlink()
     views = [dataset.teacher_view(draw) for draw in order.every_cut()]
-    cache.mark_unreadable(dataset.clips[1], "cannot be opened")
-    cache.mark_unreadable(dataset.clips[2], "gone")
+    cache.videos.mark(dataset.clips[1].path, "cannot be opened")
+    cache.videos.mark(dataset.clips[2].path, "gone")
     LatentCache(cache.root, "teacher").require(views)
     assert cache.missing(views)
     faults = set()

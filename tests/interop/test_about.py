@@ -8,7 +8,10 @@ import pytest
 import torch
 import yaml
 from safetensors import safe_open
+from safetensors.torch import save_file
 
+from tests.clips import make_clips
+from tests.interop.conftest import SHORT
 from tests.interop.public_taehv import blank
 from tests.models.taehv.formula import formula_model, small_spec
 from tinyworld.core.errors import ConfigError, MissingFileError, WeightsError
@@ -49,7 +52,9 @@ def test_files_without_a_word_say_nothing(tmp_path: Path) -> None:
 def test_a_run_stands_for_its_best_model(taehv_run: Path) -> None:
     found = open_source(taehv_run)
     assert found.weights == (taehv_run / "best_model").resolve() and found.run is not None
-    assert found.about == {"variant": "taew2_1", "latents": "normalised", "recipe": "taehv_demo", "step": 2}
+    known = {"variant": "taew2_1", "latents": "normalised", "teacher": "AutoencoderKLWan", "recipe": "taehv_demo"}
+    assert found.about == known | {"step": 2}
+    assert weights.read_about(taehv_run / "best_model") == known
     assert open_source(taehv_run / "checkpoint-1").about["step"] == 1
     assert open_source(taehv_run / "latest.safetensors").about["step"] == 2
     given = open_source(taehv_run, latents="raw", license_name="mit").about
@@ -60,20 +65,105 @@ def test_a_run_stands_for_its_best_model(taehv_run: Path) -> None:
     ("changes", "latents"),
     [
         ({"teacher": {"use_ref_vae": False}}, "own"),
-        ({"teacher": {"use_ref_vae": False}, "model": {"train_part": "decoder"}}, "normalised"),
+        ({"teacher": {"use_ref_vae": False}, "model": {"train_part": "decoder"}}, "raw"),
         ({"teacher": {"use_ref_vae": False}, "model": {"train_part": "both", "pretrained_model_path": None}}, "own"),
     ],
 )
 def test_the_settings_tell_which_latents(
     changes: dict[str, dict[str, object]], latents: str, taehv_run: Path, tmp_path: Path
 ) -> None:
+    """One half that learned beside the other speaks what its parent speaks, whatever the variant's public weights do."""
     run = tmp_path / "run"
     shutil.copytree(taehv_run, run)
     settings = yaml.safe_load((run / "config.yaml").read_text())
     for section, values in changes.items():
         settings[section] |= values
+    if settings["model"]["pretrained_model_path"]:
+        model = formula_model(small_spec("taew2_1"))
+        model.save_pretrained(tmp_path / "parent", {"variant": "taew2_1", "latents": "raw"})
+        settings["model"]["pretrained_model_path"] = str(tmp_path / "parent")
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
     assert open_source(run).about["latents"] == latents
+
+
+@pytest.mark.parametrize(
+    ("parent", "learned"),
+    [
+        ({"variant": "taew2_1", "latents": "own"}, {"latents": "own"}),
+        ({"latents": "scaled", "teacher": "MyVae", "step": 4}, {"latents": "scaled", "teacher": "MyVae"}),
+        ({}, {}),
+        (None, {"latents": "normalised"}),
+    ],
+)  # fmt: skip
+def test_a_half_that_learned_alone_speaks_what_its_parent_does(
+    parent: dict[str, str] | None, learned: dict[str, str], tmp_path: Path
+) -> None:
+    """None: published weights, whose variant says it. {}: weights of tinyworld that do not say it."""
+    model = formula_model(small_spec("taew2_1"))
+    if parent is None:
+        torch.save(model.state_dict(), tmp_path / "parent")
+        shutil.move(tmp_path / "parent", tmp_path / "parent.pth")
+    else:
+        model.save_pretrained(tmp_path / "parent.pth", parent)
+    settings = {
+        "name": "half",
+        "model": {
+            "variant": "taew2_1",
+            "pretrained_model_path": str(tmp_path / "parent.pth"),
+            "train_part": "decoder",
+        },
+        "teacher": {"use_ref_vae": False, "latent_convention": "auto"},
+    }
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "journal.jsonl").touch()
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
+    model.save_pretrained(tmp_path / "run" / "best_model", {"variant": "taew2_1", "recipe": "half"})
+    about = open_source(tmp_path / "run").about
+    assert {key: about[key] for key in ("latents", "teacher") if key in about} == learned
+
+
+def test_the_task_passes_on_what_the_parent_says(tmp_path: Path) -> None:
+    from tinyworld.config.load import load_recipe
+    from tinyworld.tasks.taehv import TaehvTask
+
+    model = formula_model(small_spec("taew2_1"))
+    model.save_pretrained(tmp_path / "parent", {"latents": "raw", "teacher": "AutoencoderKLWan"})
+    (tmp_path / "clips").mkdir()
+    spec = model.spec
+    flags = {
+        **SHORT, "data_root": str(make_clips(tmp_path / "clips")), "height": 32, "width": 32, "n_frames": 12,
+        "encoder_width": spec.encoder_width, "decoder_widths": list(spec.decoder_widths), "output_dir": str(tmp_path),
+        "variant": "taew2_1", "train_part": "decoder", "pretrained_model_path": str(tmp_path / "parent"),
+        "perceptual_loss_weight": 0.0,
+    }  # fmt: skip
+    task = TaehvTask(load_recipe("taehv_demo", flags))
+    task.export(task.model.state_dict(), tmp_path / "best")
+    about = weights.read_about(tmp_path / "best")
+    assert (about["latents"], about["teacher"]) == ("raw", "AutoencoderKLWan")
+
+
+def test_the_word_of_others_is_not_ours(tmp_path: Path) -> None:
+    """Elsewhere "variant" is a number type."""
+    tensors = {key: value.float() for key, value in blank(variant("taew2_2")).items()}
+    save_file(tensors, tmp_path / "a.safetensors", metadata={"variant": "fp16", "license": "theirs"})
+    assert weights.read_about(tmp_path / "a.safetensors") == {}
+    assert open_source(tmp_path / "a.safetensors").about == {"variant": "taew2_2", "latents": "normalised"}
+    model = formula_model(small_spec("taew2_1"))
+    model.save_pretrained(tmp_path / "b", {"variant": "taew9"})
+    assert weights.read_about(tmp_path / "b") == {}
+
+
+def test_forms_that_the_latents_do_not_have_are_refused(tmp_path: Path) -> None:
+    formula_model(small_spec("taew2_1")).save_pretrained(tmp_path)
+    for name, latents in (("taehv", "normalised"), ("taew2_1", "scaled")):
+        with pytest.raises(ConfigError, match=f"latents='{latents}': latents of .* are stated as raw or"):
+            open_source(tmp_path, name, latents)
+
+
+def test_an_export_keeps_what_it_was_told(tmp_path: Path) -> None:
+    about = {"variant": "taew2_1", "latents": "raw", "recipe": "mine", "step": 1000, "license": "mit"}
+    formula_model(small_spec("taew2_1")).save_pretrained(tmp_path, about)
+    assert open_source(tmp_path).about == about
 
 
 def test_the_journal_tells_more_than_a_name(taehv_run: Path, tmp_path: Path) -> None:

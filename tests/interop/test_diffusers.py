@@ -1,6 +1,7 @@
 """A TAEHV in the place of a pipeline's VAE: the real pipelines of diffusers, tiny transformers, the same frames as the TAEHV."""
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from accelerate import cpu_offload
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.interop.pipelines import CASES, Case, embeds, wan_transformer
@@ -20,7 +22,7 @@ from tinyworld.core.frames import decoded_count
 from tinyworld.core.variants import VARIANTS
 from tinyworld.interop.diffusers import TaehvVae
 from tinyworld.interop.families import FAMILIES
-from tinyworld.models.taehv import Taehv
+from tinyworld.models.taehv import Taehv, tiling
 
 EACH = pytest.mark.parametrize("name", CASES)
 CLOSE = 2e-4
@@ -131,6 +133,12 @@ def test_a_whole_pipeline_is_saved_and_loaded(tmp_path: Path) -> None:
     alone = TaehvVae.from_pretrained(tmp_path, subfolder="vae", torch_dtype=torch.bfloat16)
     assert alone.dtype == torch.bfloat16
     assert set(alone.state_dict()) == set(model("taew2_1").state_dict())
+    half = diffusers.WanPipeline.from_pretrained(tmp_path, tokenizer=None, text_encoder=None, dtype=torch.bfloat16)
+    assert half.vae.dtype == torch.bfloat16
+    assert TaehvVae.from_pretrained(tmp_path / "vae", dtype=torch.bfloat16).dtype == torch.bfloat16
+    (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(MissingFileError, match="Copy it again"):
+        diffusers.WanPipeline.from_pretrained(tmp_path, tokenizer=None, text_encoder=None)
 
 
 def test_moved_weights_are_folded_anew() -> None:
@@ -171,19 +179,37 @@ def test_offloading_wakes_it() -> None:
         vae.decode(embeds(1, 16, 1, 4, 4))
 
 
+def counted(run: Callable[..., Tensor], sizes: list[int]) -> Callable[..., Tensor]:
+    """The same, with the number of clips of each call and the size of its tiles noted."""
+
+    def noted(model: Any, clips: Tensor, tile: int) -> Tensor:
+        assert tile == 4
+        sizes.append(len(clips))
+        return run(model, clips, tile)
+
+    return noted
+
+
 def test_tiles_and_slices_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinyworld.interop.diffusers.TILE", 4)
     vae, raw = TaehvVae.from_taehv(model("taew2_1"), "taew2_1"), embeds(2, 16, 2, 6, 5)
     whole = vae.decode(raw).sample
     latents = vae.encode(whole).latent_dist.mode()
+    made: dict[str, list[int]] = {"decode_tiled": [], "encode_tiled": []}
+    for name, sizes in made.items():
+        monkeypatch.setattr(f"tinyworld.interop.diffusers.{name}", counted(getattr(tiling, name), sizes))
     pipe = CASES["wan2_1"].build(vae)
+    pipe.vae.enable_tiling(64, 64, 48.0, 48.0)  # as Wan's VAE takes them
     pipe.vae.enable_tiling(tile_sample_min_height=64)
+    assert torch.allclose(vae.decode(raw).sample, whole, atol=1e-5)
     pipe.vae.enable_slicing()
     assert torch.allclose(vae.decode(raw).sample, whole, atol=1e-5)
     assert torch.allclose(vae.encode(whole).latent_dist.mode(), latents, atol=1e-4)
+    assert made == {"decode_tiled": [2, 1, 1], "encode_tiled": [1, 1]}
     vae.disable_tiling()
     vae.disable_slicing()
-    assert not vae.use_tiling and not vae.use_slicing
+    assert torch.equal(vae.decode(raw).sample, whole)
+    assert made == {"decode_tiled": [2, 1, 1], "encode_tiled": [1, 1]}
 
 
 def test_making_one_draws_nothing_and_leaves_the_model_as_it_is() -> None:
@@ -206,6 +232,126 @@ def test_what_a_file_says_is_enough(tmp_path: Path) -> None:
     assert (other.config.latents, other.config.latents_mean) == ("normalised", real("wan").config.latents_mean)
     # the name of a repository that is a folder here
     assert TaehvVae.from_pretrained(tmp_path / "saved").config.latents == "raw"
+
+
+def saved(folder: Path, **about: str) -> Path:
+    model("taew2_1").save_pretrained(folder, about)
+    return folder
+
+
+def test_a_drop_in_with_a_tensor_missing_or_of_another_shape_is_refused(tmp_path: Path) -> None:
+    """diffusers leaves such a tensor without values and decodes."""
+    TaehvVae.from_taehv(model("taew2_1"), "taew2_1").save_pretrained(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    key = next(name for name in tensors if name.startswith("decoder") and name.endswith("weight"))
+    for damaged in ({name: x for name, x in tensors.items() if name != key}, tensors | {key: tensors[key][:1].clone()}):
+        save_file(damaged, file)
+        with pytest.raises(WeightsError, match=rf"do not fit its config\.json: 1 tensor .*{key}"):
+            TaehvVae.from_pretrained(tmp_path)
+    file.unlink()
+    with pytest.raises(MissingFileError, match=r"no diffusion_pytorch_model\.safetensors"):
+        TaehvVae.from_pretrained(tmp_path)
+    with pytest.raises(
+        MissingFileError, match=r"no diffusion_pytorch_model\.fp16\.safetensors.*leave out variant='fp16'"
+    ):
+        TaehvVae.from_pretrained(tmp_path, variant="fp16")
+
+
+def test_shards_and_number_types_are_read(tmp_path: Path) -> None:
+    vae = TaehvVae.from_taehv(model("taew2_1"), "taew2_1")
+    vae.save_pretrained(tmp_path, max_shard_size="20KB")
+    shards = sorted(tmp_path.glob("diffusion_pytorch_model-*.safetensors"))
+    assert len(shards) > 1
+    again = TaehvVae.from_pretrained(tmp_path, device_map={"": "cpu"}, low_cpu_mem_usage=True)
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in vae.state_dict().items())
+    shards[0].unlink()
+    with pytest.raises(MissingFileError, match=f"no {shards[0].name}"):
+        TaehvVae.from_pretrained(tmp_path)
+    vae.save_pretrained(tmp_path / "half", variant="fp16")
+    assert TaehvVae.from_pretrained(tmp_path / "half", variant="fp16").dtype == torch.float32
+    (tmp_path / "diffusion_pytorch_model.safetensors.index.json").write_text("[]")
+    with pytest.raises(WeightsError, match="is no index of weight files"):
+        TaehvVae.from_pretrained(tmp_path)
+
+
+def test_what_cannot_be_followed_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "in" / "vae", variant="taew2_1")
+    assert TaehvVae.from_pretrained(tmp_path / "in", subfolder="vae").config.kind == "wan"
+    for given, match in [
+        ({"typo": 1}, "takes no typo"),
+        ({"use_safetensors": False}, "from safetensors alone"),
+        ({"device_map": {"encoder": "cpu", "decoder": "cpu"}}, "lies on one device"),
+        ({"quantization_config": object()}, "quantization_config is not for a TAEHV"),
+    ]:
+        with pytest.raises(ConfigError, match=match):
+            TaehvVae.from_pretrained(tmp_path / "in" / "vae", **given)
+    with pytest.raises(MissingFileError):
+        TaehvVae.from_pretrained(tmp_path / "in" / "vae", subfolder="nothing")
+
+
+def test_a_name_chosen_for_its_sizes_is_found_out(tmp_path: Path) -> None:
+    """Wan 2.1's latents and HunyuanVideo's have the same shape."""
+    taught = saved(tmp_path / "taught", variant="taew2_1", latents="scaled", teacher="AutoencoderKLHunyuanVideo")
+    for given in ({}, {"variant": "taew2_1"}, {"like": real("wan")}):
+        with pytest.raises(WeightsError, match="learned the latents of the reference VAE AutoencoderKLHunyuanVideo"):
+            TaehvVae.from_pretrained(taught, **given)
+    vae = TaehvVae.from_pretrained(taught, like=real("hunyuan"))
+    assert (vae.config.kind, vae.config.latents) == ("hunyuan", "scaled")
+    other = saved(tmp_path / "own", variant="taew2_1", latents="raw", teacher="MyVae")
+    with pytest.raises(WeightsError, match="reference VAE MyVae.*diffusers has no such VAE"):
+        TaehvVae.from_pretrained(other)
+    unsaid = saved(tmp_path / "unsaid", variant="taew2_1", latents="raw")
+    with pytest.raises(WeightsError, match="As taew2_1 this TAEHV speaks the latents of Wan"):
+        TaehvVae.from_pretrained(unsaid, like=real("hunyuan"))
+    assert TaehvVae.from_pretrained(unsaid, variant="taehv", like=real("hunyuan")).config.kind == "hunyuan"
+    qwen = type("AutoencoderKLQwenImage", (type(real("wan")),), {})
+    alike = object.__new__(qwen)
+    alike.__dict__ = real("wan").__dict__
+    assert (
+        TaehvVae.from_pretrained(saved(tmp_path / "wan", teacher="AutoencoderKLWan"), like=alike).config.kind == "wan"
+    )
+    TaehvVae.from_taehv(model("taew2_1"), "taew2_1").save_pretrained(tmp_path / "drop_in")
+    with pytest.raises(WeightsError, match="learned the latents of"):
+        TaehvVae.from_pretrained(tmp_path / "drop_in", like=real("hunyuan"))
+
+
+@pytest.mark.parametrize(
+    ("name", "latents"), [("taehv", "normalised"), ("taew2_1", "scaled"), ("taecvx", "normalised")]
+)
+def test_forms_that_a_family_does_not_have(name: str, latents: str) -> None:
+    with pytest.raises(ConfigError, match=f"latents='{latents}': latents of .* are stated as raw or"):
+        TaehvVae.from_taehv(model(name), name, latents=latents)
+
+
+def test_a_variant_names_the_family_of_a_model_in_its_own_widths(tmp_path: Path) -> None:
+    saved(tmp_path / "small")
+    assert TaehvVae.from_pretrained(tmp_path / "small", variant="taew2_1").config.kind == "wan"
+    with pytest.raises(WeightsError, match=r"variant=taew2_2: .* another architecture.*can be taehv, taew2_1"):
+        TaehvVae.from_pretrained(tmp_path / "small", variant="taew2_2")
+    vae = TaehvVae.from_pretrained(tmp_path / "small", variant="taew2_1")
+    vae.save_pretrained(tmp_path / "saved")
+    assert TaehvVae.from_pretrained(tmp_path / "saved", variant="taew2_1").config.kind == "wan"
+    with pytest.raises(ConfigError, match="variant=taehv, and .* of the kind wan"):
+        TaehvVae.from_pretrained(tmp_path / "saved", variant="taehv")
+    with pytest.raises(WeightsError, match=r"vae\.taehv is the TAEHV"):
+        Taehv.from_pretrained(tmp_path / "saved")
+
+
+def test_ltx_video_needs_a_model_that_learned_from_it(tmp_path: Path) -> None:
+    """Public weights speak LTX-2's latents, of the same shape."""
+    model("taeltx_2").save_pretrained(tmp_path / "a")
+    with pytest.raises(WeightsError, match="public taeltx_2 and taeltx2_3 learned those of LTX-2"):
+        TaehvVae.from_pretrained(tmp_path / "a", like=real("ltx"))
+    model("taeltx_2").save_pretrained(tmp_path / "b", {"variant": "taeltx_2", "teacher": "AutoencoderKLLTXVideo"})
+    assert TaehvVae.from_pretrained(tmp_path / "b", like=real("ltx")).config.kind == "ltx"
+
+
+def test_latents_that_a_run_kept_and_nobody_named(tmp_path: Path) -> None:
+    kept = saved(tmp_path, variant="taew2_1", recipe="mine")
+    with pytest.raises(WeightsError, match="does not say in which form"):
+        TaehvVae.from_pretrained(kept)
+    assert TaehvVae.from_pretrained(kept, latents="raw").config.latents == "raw"
 
 
 def test_own_latents_need_a_word(tmp_path: Path) -> None:

@@ -10,16 +10,18 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard
-from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors import safe_open
 
 from tests.models.taehv.formula import formula_model, small_spec
 from tinyworld.core.errors import ConfigError, MissingFileError, WeightsError
+from tinyworld.interop.card import write_card
 from tinyworld.interop.diffusers import TaehvVae
-from tinyworld.interop.folder import write_folder
 from tinyworld.interop.source import open_source
+from tinyworld.interop.upload_folder import is_written, write_folder
 from tinyworld.models.fantasy.weights import read_branch
+from tinyworld.models.hub import is_name
 from tinyworld.models.taehv import Taehv
 from tinyworld.models.taehv.hub import HubError
 
@@ -29,19 +31,23 @@ class Hub:
     """Repositories as folders; `calls` in order."""
 
     folder: Path
+    public: set[str] = field(default_factory=set)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     tokens: list[Any] = field(default_factory=list)
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """Stands for the network: HfApi.create_repo, create_branch, upload_folder, and snapshot_download."""
+    """Stands for the network: HfApi.create_repo, repo_info, create_branch, upload_folder, and snapshot_download. As there, a
+    repository that exists stays as public as it is."""
     made = Hub(tmp_path / "hub")
     monkeypatch.chdir(tmp_path)
 
     def create_repo(api: Any, repo_id: str, **given: Any) -> None:
         made.calls.append(("create_repo", {"repo_id": repo_id, **given}))
         made.tokens.append(api.token)
+        if not given["private"] and not (made.folder / repo_id).is_dir():
+            made.public.add(repo_id)
 
     def upload_folder(api: Any, **given: Any) -> SimpleNamespace:
         made.calls.append(("upload_folder", given))
@@ -59,6 +65,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
         huggingface_hub.HfApi, "create_branch", lambda api, name, **given: made.calls.append(("create_branch", given))
     )
     monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload_folder)
+    monkeypatch.setattr(
+        huggingface_hub.HfApi, "repo_info", lambda api, name: SimpleNamespace(private=name not in made.public)
+    )
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     return made
 
@@ -78,12 +87,61 @@ def test_there_and_back(hub: Hub) -> None:
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
     name, given = hub.calls[-1]
     assert (name, given["revision"], given["token"]) == ("snapshot_download", "v1", "other")
-    assert not any("pth" in pattern or "bin" in pattern for pattern in given["allow_patterns"])
+    fetched = {
+        "config.json", "model.safetensors", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors",
+        "diffusion_pytorch_model.safetensors.index.json", "diffusion_pytorch_model-00001-of-00002.safetensors",
+    }  # fmt: skip
+    other = {
+        "taew2_1.pth",
+        "model.bin",
+        "README.md",
+        "transformer/model.safetensors",
+        "unet/config.json",
+        "big.safetensors",
+    }
+    patterns = given["allow_patterns"]
+    assert set(huggingface_hub.utils.filter_repo_objects(fetched | other, allow_patterns=patterns)) == fetched
     vae = TaehvVae.from_pretrained("me/tiny")
     assert vae.config["latents"] == "normalised"
     model.push_to_hub("me/tiny", revision="branch")
     assert [name for name, _ in hub.calls[-3:]] == ["create_repo", "create_branch", "upload_folder"]
     assert hub.calls[-1][1]["revision"] == "branch"
+
+
+def test_a_part_of_a_repository(hub: Hub) -> None:
+    formula_model(small_spec("taew2_1")).save_pretrained(hub.folder / "me" / "pipe" / "vae", {"variant": "taew2_1"})
+    vae = TaehvVae.from_pretrained("me/pipe", subfolder="vae")
+    assert vae.config["kind"] == "wan"
+    patterns = hub.calls[-1][1]["allow_patterns"]
+    assert "vae/config.json" in patterns and all(pattern.startswith("vae/") for pattern in patterns)
+
+
+def test_what_should_be_private_is_not_published(hub: Hub) -> None:
+    model = formula_model(small_spec("taew2_1"))
+    model.push_to_hub("me/open")
+    assert hub.calls[0][1]["private"] is None  # as the account's or organisation's settings have it
+    before = len(hub.calls)
+    with pytest.raises(ConfigError, match="me/open is there already and is public.*Nothing was sent"):
+        model.push_to_hub("me/open", private=True, revision="new")
+    assert [name for name, _ in hub.calls[before:]] == ["create_repo"]
+    model.push_to_hub("me/hidden", private=True)
+    model.push_to_hub("me/hidden", private=True)
+    assert [name for name, _ in hub.calls[-2:]] == ["create_repo", "upload_folder"]
+
+
+def test_which_texts_read_as_names(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    assert is_name("me/tiny") and is_name("output/best_model")
+    files = ["output/a.pth", "output/a.pt", "output/model.safetensors", "./me/tiny", "a/b/c", "tiny"]
+    assert not any(is_name(name) for name in files) and not is_name(Path("me/tiny"))
+    with pytest.raises(MissingFileError) as caught:
+        Taehv.from_pretrained("output/best_model")
+    assert f"{Path.cwd() / 'output/best_model'} does not exist, and the Hugging Face hub" in str(caught.value)
+    assert "output/best_model: from the Hugging Face hub" in caplog.text
+    before = len(hub.calls)
+    for path in (Path("me/tiny"), "output/model.safetensors"):
+        with pytest.raises(MissingFileError):
+            TaehvVae.from_pretrained(path)
+    assert len(hub.calls) == before
 
 
 def test_a_path_that_exists_wins(hub: Hub, tmp_path: Path) -> None:
@@ -118,7 +176,6 @@ def test_refusals_of_the_hub_are_told(hub: Hub, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", refuse)
     with pytest.raises(HubError, match=r"did not take me/tiny \(PermissionError: 403 Forbidden.*hf auth login"):
         model.push_to_hub("me/tiny")
-    assert issubclass(RepositoryNotFoundError, Exception)
 
 
 def test_a_card_is_written_from_the_run(taehv_run: Path, tmp_path: Path) -> None:
@@ -158,6 +215,38 @@ def test_a_card_is_written_from_the_run(taehv_run: Path, tmp_path: Path) -> None
     first, last = (json.loads(line) for line in steps(taehv_run))
     assert f"| loss | {first['losses']['total']:.4g} | {last['losses']['total']:.4g} |" in card.text
     assert Taehv.from_pretrained(tmp_path / "out").spec == Taehv.from_pretrained(taehv_run / "best_model").spec
+
+
+def test_a_card_holds_no_folder_of_the_machine(
+    taehv_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even relative ones that are not there from where the card is written; names of the hub stay."""
+    shutil.copytree(taehv_run, tmp_path / "run")
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    settings["data"] |= {"data_root": "customers/secret/clips", "video_dir": "customers/secret/held_out"}
+    settings["run"]["output_dir"] = "customers/output"
+    settings["checkpoint"]["resume_from_checkpoint"] = "customers/checkpoint-1"
+    settings["teacher"]["ref_vae_path"] = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    settings["validation"]["lpips_backbone"] = "/home/customers/vgg16.pth"
+    settings["run"]["of_another_version"] = "customers/else"
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "taehv_demo").mkdir()
+    monkeypatch.chdir(tmp_path)  # where a folder has the name of the recipe
+    card = write_card(open_source(tmp_path / "run"), "me/x")
+    assert "customers" not in card and "data_root: clips\n" in card and "output_dir: output\n" in card
+    assert card.count("Wan-AI/Wan2.1-T2V-1.3B-Diffusers") == 2 and "Reference VAE: AutoencoderKLWan, Wan-AI/" in card
+    assert "name: taehv_demo" in card and "learning_rate: 0.002" in card and "lpips_backbone: vgg16.pth" in card
+
+
+def test_a_folder_that_was_exported_goes_as_it_is(taehv_run: Path, tmp_path: Path) -> None:
+    write_folder(open_source(taehv_run, license_name="mit"), tmp_path / "first", "me/tiny")
+    card = tmp_path / "first" / "README.md"
+    card.write_text(card.read_text().replace("# tiny", "# My tiny one"))
+    assert is_written(tmp_path / "first") and not is_written(taehv_run / "best_model")
+    write_folder(open_source(tmp_path / "first"), tmp_path / "second", "me/other")
+    for file in (tmp_path / "first").iterdir():
+        assert (tmp_path / "second" / file.name).read_bytes() == file.read_bytes()
+    assert open_source(tmp_path / "second").about["step"] == 2
 
 
 def steps(run: Path) -> list[str]:

@@ -11,13 +11,10 @@ from tests.infer.world.planes import plane_depth
 from tinyworld.core.geometry import Cameras, compose, inverse, world_points
 from tinyworld.infer.world.camera_paths import cameras_for
 from tinyworld.metrics.agreement import (
-    MAX_GAP,
-    MOST_PAIRS,
     Agreement,
     agreement,
     colour_flicker,
     depth_flicker,
-    pairs_of,
     unsteadiness,
 )
 
@@ -83,7 +80,6 @@ def test_a_still_camera_before_a_constant_depth_by_hand() -> None:
     frames[1], frames[2] = 0.25, 0.75
     cameras = cameras_for("dolly:0", 3, H, W)
     found = agreement(frames, torch.full((3, H, W), 2.0), cameras)
-    assert pairs_of(3) == [(0, 1), (1, 2)]
     assert astuple(found) == pytest.approx((0, 0, 0.375, 0.375, 0.375, 1), abs=1e-6)
     depth = torch.tensor([2.0, 2.5, 2.0])[:, None, None].expand(3, H, W)
     assert agreement(frames, depth, cameras).depth == pytest.approx((0.5 / 2.5 + 0.5 / 2) / 2)
@@ -117,14 +113,6 @@ def test_shapes_are_checked() -> None:
         with pytest.raises(ValueError, match="do not agree"):
             agreement(*wrong)
     assert isinstance(agreement(frames.double(), depth.float(), cameras.to(torch.float32)), Agreement)
-
-
-def test_pairs() -> None:
-    assert pairs_of(0) == pairs_of(1) == []
-    assert pairs_of(2) == [(0, 1)]
-    assert pairs_of(5) == [(0, 2), (1, 3), (2, 4)]
-    many = pairs_of(81)
-    assert len(many) == MOST_PAIRS and many[0] == (0, MAX_GAP) and many[-1] == (80 - MAX_GAP, 80)
 
 
 def test_flicker_is_what_neighbours_in_time_have_not() -> None:

@@ -83,6 +83,14 @@ def test_ssim_equals_the_formula_written_out() -> None:
     assert ssim(prediction, target).item() == pytest.approx(sum(planes) / 6, abs=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, 4, 7, 30])
+def test_ssim_of_a_large_picture_is_that_of_its_strips(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    prediction, target = clips(1, 2, 40), clips(1, 2, 40, seed=1)
+    whole = ssim(prediction, target).item()
+    monkeypatch.setattr(image, "_SSIM_VALUES", rows * 3 * 40)
+    assert ssim(prediction, target).item() == pytest.approx(whole, abs=1e-7)
+
+
 def test_ssim_does_not_depend_on_how_frames_are_chunked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image, "_SSIM_VALUES", 8 * 3 * 16 * 16)
     target, prediction = clips(1, 19, seed=1), clips(1, 19, seed=2)

@@ -15,9 +15,9 @@ from tinyworld.config.load import load_recipe
 from tinyworld.config.schema import TaehvRecipe
 from tinyworld.core.errors import ConfigError
 from tinyworld.models.teachers import SUPPORTED
+from tinyworld.tasks.build import checked_plan
 from tinyworld.tasks.memory_advice import apply
 from tinyworld.tasks.memory_plan import ALLOWANCE, STEP, TEACHING, VALIDATION
-from tinyworld.tasks.taehv.fit_memory import check_memory
 from tinyworld.tasks.taehv.memory_parts import EmptyReference, EmptySeraena, empty_reference, stepping
 from tinyworld.tasks.taehv.memory_proposals import proposals
 from tinyworld.tasks.taehv.plan_memory import ENCODING, LEARNING, plan_memory
@@ -149,11 +149,11 @@ def recipe_values(recipe: TaehvRecipe) -> dict[str, Any]:
 def test_a_plan_that_does_not_fit_is_refused_with_flags_to_type() -> None:
     recipe = small(validation_height=32, validation_width=32, gpu_memory="1700MiB")
     with pytest.raises(ConfigError, match=r"gpu_memory=1700MiB holds 1.66 GiB.*forward and backward pass") as refused:
-        check_memory(recipe, 1)
+        checked_plan(recipe, 1)
     assert "  --train_batch_size 2 --gradient_accumulation_steps 4  (the same clips per step)" in str(refused.value)
     with pytest.raises(ConfigError, match="No batch, clip size or setting"):
-        check_memory(small(gpu_memory="1GiB"), 1)
-    assert check_memory(small(gpu_memory="40GiB"), 1).total < 4 * 2**30
+        checked_plan(small(gpu_memory="1GiB"), 1)
+    assert checked_plan(small(gpu_memory="40GiB"), 1).total < 4 * 2**30
 
 
 def test_a_reference_without_config_is_none(wan_config: str) -> None:

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tinyworld.config.sections import Count, Section, Text, ValidationConfig, Whole
-from tinyworld.config.taehv import Share, Weight
+from tinyworld.config.sections import Count, Section, Share, Text, ValidationConfig, Weight, Whole
 
 Sigma = Annotated[float, Field(gt=0, le=1)]
 

@@ -29,6 +29,8 @@ Count = Annotated[Whole, Field(ge=1)]
 Switch = Annotated[bool, Field(strict=False)]
 """true or false, also yes, no, on, off."""
 Text = Annotated[str, Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):

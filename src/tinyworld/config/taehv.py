@@ -5,14 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tinyworld.config.sections import Count, Section, Switch, Text, ValidationConfig, Whole
+from tinyworld.config.sections import Count, Section, Share, Switch, Text, ValidationConfig, Weight, Whole
 from tinyworld.core.variants import TaehvSpec, variant
 
 Width = Annotated[Count, Field(le=4096)]
 Bucket = Annotated[tuple[Count, Count, Count], Field(strict=False)]
 Buckets = Annotated[tuple[Bucket, ...], Field(strict=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
 
 
 class StageConfig(Section):

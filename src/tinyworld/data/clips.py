@@ -11,8 +11,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tinyworld.core.errors import DataError, UserError, passing
-from tinyworld.core.rng import derive_seed
 from tinyworld.data.cut import (
     Bucket,
     CropScale,
@@ -26,12 +24,10 @@ from tinyworld.data.cut import (
     window,
 )
 from tinyworld.data.frame_cache import FrameCache
-from tinyworld.data.latent_cache import IncompleteCacheError, LatentCache, Latents
-from tinyworld.data.order import Draw, cut_seed
-from tinyworld.data.scan import ClipRef, Need, check_budget, reason_of
-
-MAX_REPLACEMENTS = 8
-"""A draw whose video cannot be read is replaced by another; so many failures in a row are no accident."""
+from tinyworld.data.latent_cache import LatentCache, Latents
+from tinyworld.data.order import Draw
+from tinyworld.data.replacing import choose_buckets, first_readable
+from tinyworld.data.scan import ClipRef, Need, check_budget
 
 
 @dataclass(frozen=True)
@@ -115,24 +111,12 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
     def __getitem__(self, draw: Draw) -> Sample:
         """The clip of a draw. A video that cannot be read is replaced by others that follow from the draw's seed.
 
-        Raises DataError when `MAX_REPLACEMENTS` replacements cannot be read either, IncompleteCacheError when the cache
-        lacks the latents.
+        Raises DataError when too many of those cannot be read either, IncompleteCacheError when the cache lacks the
+        latents.
         """
-        faults: list[tuple[str, str]] = []
-        for attempt in range(1 + MAX_REPLACEMENTS):
-            this = draw if attempt == 0 else self._replacement(draw, attempt - 1)
-            clip, cut = self.clips[this.index], self.plan(this)
-            try:
-                frames, posterior = self.read(cut), self._latents(this)
-            except IncompleteCacheError:
-                raise
-            except (UserError, OSError) as error:
-                faults.append((str(clip.path), reason_of(error, clip.path)))
-            else:
-                return Sample(frames, clip.id, cut.start, cut.step, faults, draw.noise_seed, posterior)
-        listed = "".join(f"\n  {path}: {reason}" for path, reason in dict(faults).items())
-        # Videos that could all be read when they were scanned: the storage is more likely at fault than they are.
-        raise passing(DataError(f"{len(faults)} videos in a row could not be read while training:{listed}"))
+        members = self._members[draw.bucket]
+        sample, faults = first_readable(draw, self._sample, members, lambda index: self.clips[index], "videos")
+        return replace(sample, noise_seed=draw.noise_seed, faults=faults)
 
     def held_out_clip(self, clip: ClipRef, height: int, width: int, n_frames: int) -> Tensor:
         """The window that a clip is validated on, uint8 T C H W: nothing random in it.
@@ -153,19 +137,11 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         """Raise DataError when more of the videos could not be read while training than `check_budget` allows."""
         check_budget(dict(faults), len(self.clips), budget)
 
-    def _replacement(self, draw: Draw, attempt: int) -> Draw:
-        """Another clip of the draw's bucket; of a clip with few cuts the one of the same turn."""
-        members = self._members[draw.bucket]
-        seed = derive_seed("replacement", draw.seed, attempt)
-        index = members[seed % len(members)]
-        if draw.turn is not None:
-            seed = cut_seed(draw.turn, draw.bucket, self.clips[index].id)
-        return replace(draw, index=index, seed=seed)
-
-    def _latents(self, draw: Draw) -> Latents | None:
-        if self.cache is None:
-            return None
-        return self.cache.get(self.teacher_view(draw))
+    def _sample(self, draw: Draw) -> Sample:
+        cut = self.plan(draw)
+        frames = self.read(cut)
+        posterior = None if self.cache is None else self.cache.get(self.teacher_view(draw))
+        return Sample(frames, cut.clip.id, cut.start, cut.step, posterior=posterior)
 
     def _buckets_for(self, clip: ClipRef) -> tuple[int, ...]:
         usable = [number for number, need in enumerate(self._needs) if need.refusal(clip) is None]
@@ -174,7 +150,4 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
             for number in usable
             if not self._needs[number].is_short(clip) and largest_factor(clip, *self.buckets[number][:2]) >= 1
         ]
-        least = sorted(
-            usable, key=lambda number: (self.buckets[number][2], self.buckets[number][0] * self.buckets[number][1])
-        )
-        return tuple(fills or least[:1])
+        return choose_buckets(self.buckets, usable, fills)

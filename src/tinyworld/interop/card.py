@@ -6,23 +6,28 @@ Paths of the machine that trained it are reduced to their last part.
 
 import time
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from tinyworld.config.keys import Key, keys
+from tinyworld.config.schema import FAMILIES as TASKS
+from tinyworld.config.schema import is_hub_id
 from tinyworld.core.journal_lines import Record, number
 from tinyworld.core.version import __version__
 from tinyworld.interop.card_usage import fantasy_usage, taehv_usage
 from tinyworld.interop.families import FAMILIES, OWN
-from tinyworld.interop.source import TAEHV, Source, at_step, start_of, teacher_of
+from tinyworld.interop.source import TAEHV, Exported, at_step, start_of, teacher_of
 from tinyworld.report.metrics import Metric, metrics_of
 from tinyworld.report.read import Run
 from tinyworld.report.words import ABSENT, duration, fixed, last_number, outcome, whole
 
 CURVE_POINTS = 6
 DENOISING = "diffusion"
+SIGNED = "*Written by tinyworld"
+"""How the last line of every card begins."""
 FORMS = {
     "raw": "raw, as the VAE makes them",
     "scaled": "scaled, as the diffusion model sees them",
@@ -30,7 +35,7 @@ FORMS = {
 }
 
 
-def write_card(source: Source, name: str) -> str:
+def write_card(source: Exported, name: str) -> str:
     """The whole README.md. name: "org/name" of the repository, or what stands for it."""
     data = ModelCardData(
         library_name="tinyworld",
@@ -50,19 +55,19 @@ def write_card(source: Source, name: str) -> str:
         usage(source, name),
         "## Limits",
         "\n".join(f"- {limit}" for limit in _limits(source)),
-        f"*Written by tinyworld {__version__} from the {'run' if source.run else 'weight file'}.*",
+        f"{SIGNED} {__version__} from the {'run' if source.run else 'weight file'}.*",
     ]
     card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
     return str(card)
 
 
-def _tags(source: Source) -> list[str]:
+def _tags(source: Exported) -> list[str]:
     if source.architecture == TAEHV:
         return ["tinyworld", "taehv", "video-autoencoder", *filter(None, [source.about.get("variant")])]
     return ["tinyworld", "fantasyworld", "world-model", "depth-estimation"]
 
 
-def _what(source: Source) -> str:
+def _what(source: Exported) -> str:
     if source.architecture != TAEHV:
         tensors, info = source.branch()
         size = f"of {sum(tensor.numel() for tensor in tensors.values()):,} parameters"
@@ -85,12 +90,12 @@ def _what(source: Source) -> str:
         )
     if latents and variant:
         return f"{text} It takes the latents of {FAMILIES[variant].models} ({FORMS[latents]})."
-    if latents and teacher_of(source.run):
-        return f"{text} It takes the latents of the reference VAE {teacher_of(source.run)} ({FORMS[latents]})."
+    if latents and source.about.get("teacher"):
+        return f"{text} It takes the latents of the reference VAE {source.about['teacher']} ({FORMS[latents]})."
     return text
 
 
-def _quality(source: Source) -> Iterator[str]:
+def _quality(source: Exported) -> Iterator[str]:
     run, entry = source.run, _validation(source)
     yield "## Held-out quality"
     if run is None or entry is None:
@@ -129,7 +134,7 @@ def _numbers(run: Run, entry: Record) -> Iterator[tuple[Metric, float, float | N
             )
 
 
-def _validation(source: Source) -> Record | None:
+def _validation(source: Exported) -> Record | None:
     """Of these weights, else of the best model of their run."""
     if source.run is None:
         return None
@@ -141,7 +146,7 @@ def _measured_size(run: Run) -> str:
     return f" of {height} × {width} pixels" if height and width else ""
 
 
-def _training(source: Source) -> Iterator[str]:
+def _training(source: Exported) -> Iterator[str]:
     run = source.run
     yield "## Training"
     if run is None:
@@ -167,7 +172,7 @@ def _training(source: Source) -> Iterator[str]:
         ["| | |", "|---|---|", *[f"| {key} | {value} |" for key, value in rows.items() if value is not None]]
     )
     yield from _curve(run)
-    settings = yaml.safe_dump(_bare(run.config), sort_keys=False, allow_unicode=True).strip()
+    settings = yaml.safe_dump(_bare(run.config, run.config.get("task")), sort_keys=False, allow_unicode=True).strip()
     yield f"<details><summary>All settings</summary>\n\n```yaml\n{settings}\n```\n\n</details>"
 
 
@@ -189,7 +194,7 @@ def _loss(record: Record) -> float | None:
     return number(losses.get("total")) if isinstance(losses, dict) else None
 
 
-def _origin(source: Source) -> Iterator[str]:
+def _origin(source: Exported) -> Iterator[str]:
     run = source.run
     yield "## Where it comes from"
     if run is None:
@@ -200,7 +205,7 @@ def _origin(source: Source) -> Iterator[str]:
         parent, teacher = run.setting("model", "pretrained_model_path"), run.setting("teacher", "ref_vae_path")
         lines.append(f"Started from {f'the weights {_last(parent, 2)}' if parent else 'random weights'}.")
         taught = run.setting("teacher", "use_ref_vae")
-        named = f"Reference VAE: {teacher_of(run) or ABSENT}, {_last(teacher)}."
+        named = f"Reference VAE: {teacher_of(run) or ABSENT}, {_named(teacher)}."
         lines.append(named if taught else "No reference VAE taught it.")
         data = run.setting("data", "data_root")
     else:
@@ -219,7 +224,7 @@ def _origin(source: Source) -> Iterator[str]:
     yield "\n".join(f"- {line}" for line in lines)
 
 
-def _limits(source: Source) -> Iterator[str]:
+def _limits(source: Exported) -> Iterator[str]:
     run, entry = source.run, _validation(source)
     if run is not None and entry is not None:
         for metric, value, baseline in _numbers(run, entry):
@@ -245,7 +250,7 @@ def _limits(source: Source) -> Iterator[str]:
         yield "No licence is stated. Ask before you use it, and see to those of the data and of what it started and learned from."
 
 
-def _results(source: Source) -> list[EvalResult] | None:
+def _results(source: Exported) -> list[EvalResult] | None:
     run, entry = source.run, _validation(source)
     if run is None or entry is None:
         return None
@@ -264,18 +269,33 @@ def _results(source: Source) -> list[EvalResult] | None:
 
 
 def _last(path: Any, parts: int = 1) -> str:
-    """The last parts of a path; names of the hub as they are."""
-    if not path:
-        return "not recorded"
-    return str(path) if _bare(path) == path else "/".join(PurePath(path).parts[-parts:])
+    """The last parts of a path."""
+    return "/".join(PurePath(path).parts[-parts:]) if path else "not recorded"
 
 
-def _bare(value: Any) -> Any:
-    """Settings without the folders of the machine that had them."""
-    if isinstance(value, dict):
-        return {key: _bare(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_bare(item) for item in value]
-    if isinstance(value, str) and (value.startswith(("/", "~", ".")) or Path(value).exists()):
-        return PurePath(value).name
-    return value
+def _named(path: Any) -> str:
+    """Of what may come from the hub: its name there, else the last part of its path."""
+    return str(path) if path and is_hub_id(str(path)) else _last(path)
+
+
+def _bare(settings: Record, task: Any) -> Record:
+    """Settings without the folders of the machine that had them: of keys that the recipe does not know, no folder either."""
+    known = {key.dotted: key for key in keys(TASKS[task])} if task in TASKS else {}
+
+    def value_of(dotted: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: value_of(f"{dotted}.{key}" if dotted else str(key), item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [value_of(dotted, item) for item in value]
+        key = known.get(dotted)
+        if not isinstance(value, str) or not value or (key is not None and not _holds_path(key)):
+            return value
+        return _named(value) if key is not None and key.extra.get("hub") else _last(value)
+
+    bare: Record = value_of("", settings)
+    return bare
+
+
+def _holds_path(key: Key) -> bool:
+    marked = key.extra.keys() & {"path", "made"}
+    return bool(marked) or any(word in key.metavar for word in ("DIR", "FILE", "PATH"))

@@ -2,16 +2,16 @@
 
 from tinyworld.core.errors import UserError
 from tinyworld.interop.families import FAMILIES, OWN
-from tinyworld.interop.published import comfyui_note, refuse_for_comfyui
-from tinyworld.interop.source import Source, teacher_of
-from tinyworld.models.teachers import SUPPORTED
+from tinyworld.interop.match import KINDS
+from tinyworld.interop.public_files import comfyui_note, refuse_for_comfyui
+from tinyworld.interop.source import Exported
 
 
-def taehv_usage(source: Source, name: str) -> str:
+def taehv_usage(source: Exported, name: str) -> str:
     """tinyworld, diffusers and ComfyUI, as far as each can take it; name: of the repository."""
     blocks = [f"tinyworld:\n\n{python(tinyworld_lines(name))}"]
     variant, latents = source.about.get("variant"), source.about.get("latents")
-    known = teacher_of(source.run) in (None, *SUPPORTED)
+    known = source.about.get("teacher") in (None, *KINDS)
     if known and latents != OWN and (variant is None or FAMILIES[variant].vae_class):
         blocks.append(f"In a pipeline of diffusers:\n\n{python(diffusers_lines(name))}")
     blocks.append(_comfyui(source))
@@ -35,7 +35,7 @@ def diffusers_lines(name: str) -> list[str]:
     ]
 
 
-def fantasy_usage(source: Source, name: str) -> str:
+def fantasy_usage(source: Exported, name: str) -> str:
     """The commands that take a branch."""
     short = name.rpartition("/")[2]
     lines = [
@@ -52,13 +52,13 @@ def python(lines: list[str]) -> str:
     return "```python\n" + "\n".join(lines) + "\n```"
 
 
-def _comfyui(source: Source) -> str:
+def _comfyui(source: Exported) -> str:
     spec, _ = source.taehv()
     try:
         refuse_for_comfyui(spec)
     except UserError as refusal:
         return f"ComfyUI: not as it is. {refusal}"
-    note = comfyui_note(spec, source.about.get("latents"))
+    note = comfyui_note(spec, source.about)
     return "ComfyUI: `tinyworld export MODEL --to comfyui --output …`, then put the file into `models/vae`." + (
         f" {note}" if note else ""
     )

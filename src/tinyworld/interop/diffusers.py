@@ -4,8 +4,8 @@ It speaks what the replaced VAE speaks: videos N C T H W in [-1, 1], raw latents
 read. Inside, raw latents become those that the TAEHV learned (`families`), and the folded form for inference runs.
 """
 
-import json
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,9 @@ from torch import Tensor
 
 from tinyworld.core.errors import ConfigError, WeightsError
 from tinyworld.core.variants import TaehvSpec
-from tinyworld.interop.families import CONVENTIONS, FAMILIES, OWN, Family, constants_of, family_of, published_constants
+from tinyworld.interop import diffusers_folder
+from tinyworld.interop.families import CONVENTIONS, FAMILIES, OWN, Family, constants_of, published_constants
+from tinyworld.interop.match import check_latents, check_sizes, class_of, family_for
 from tinyworld.models.taehv import Taehv, hub, weights
 from tinyworld.models.taehv.optimized import OptimizedTaehv
 from tinyworld.models.taehv.tiling import decode_tiled, encode_tiled
@@ -29,11 +31,6 @@ from tinyworld.models.teachers.latents import constants
 
 TILE = 64
 """Latent cells along each side of a tile; tiles are exact, so there is nothing to tune."""
-KINDS = {family.vae_class: family.kind for family in FAMILIES.values()} | {
-    "AutoencoderKLLTXVideo": "ltx",
-    "AutoencoderKLQwenImage": "wan",
-}
-"""Classes whose place can be taken, and the kind of their latents."""
 
 
 class TaehvVae(ModelMixin, ConfigMixin):
@@ -83,17 +80,29 @@ class TaehvVae(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_taehv(
-        cls, model: Taehv, variant: str | None = None, *, like: Any = None, latents: str | None = None
+        cls,
+        model: Taehv,
+        variant: str | None = None,
+        *,
+        like: Any = None,
+        latents: str | None = None,
+        teacher: str | None = None,
     ) -> "TaehvVae":
-        """A drop-in that shares the weights of `model`.
+        """A drop-in that shares the weights of `model`. Folded copies of them are made at the first use, and stay.
 
         variant: the public variant that the model belongs to, such as taew2_1; not needed with `like`, the VAE whose place is
         taken and whose constants it takes over. latents: raw, scaled or normalised, for a model that takes its latents in
-        another form than the public weights. Raises ConfigError, and WeightsError when model and VAE do not fit each other.
+        another form than the public weights. teacher: class of the reference VAE that taught it, where that is known. Raises
+        ConfigError, and WeightsError when model and VAE do not fit each other.
         """
-        family = _family(model.spec, variant, like)
+        family = family_for(model.spec, variant, like, teacher)
+        return cls._in_place_of(family, model, like, latents)
+
+    @classmethod
+    def _in_place_of(cls, family: Family, model: Taehv, like: Any, latents: str | None) -> "TaehvVae":
         if latents not in (None, *CONVENTIONS):
             raise ConfigError(f"latents={latents!r} must be one of {', '.join(CONVENTIONS)}.")
+        check_latents(family, latents or family.latents)
         spec = model.spec
         stated = constants_of(like) if like is not None else published_constants(family, spec.latent_channels)
         with init_empty_weights():  # nothing is drawn: who seeds a pipeline gets the same noise
@@ -110,9 +119,13 @@ class TaehvVae(ModelMixin, ConfigMixin):
                 block_out_channels=[spec.encoder_width] * (int(math.log2(spec.spatial_compression)) + 1),
                 **{key: value for key, value in stated.items() if value is not None},
             )
-        vae.load_state_dict(model.state_dict(), assign=True)
-        vae.constants()
-        return vae.eval().requires_grad_(False)
+        return vae._filled(model.state_dict())
+
+    def _filled(self, tensors: Mapping[str, Tensor]) -> "TaehvVae":
+        """Itself, ready for use, with these weights."""
+        self.load_state_dict(tensors, strict=True, assign=True)
+        self.constants()
+        return self.eval().requires_grad_(False)
 
     @classmethod
     def from_pretrained(
@@ -129,29 +142,73 @@ class TaehvVae(ModelMixin, ConfigMixin):
     ) -> "TaehvVae":
         """Load what `Taehv.from_pretrained` loads, or what `save_pretrained` wrote (alone, or as the `vae` of a pipeline).
 
-        Arguments as in `from_taehv`; files that say what they are need no `variant`. revision, token: for the hub. Raises
-        ConfigError, MissingFileError, WeightsError.
+        Arguments as in `from_taehv`; files that say what they are need no `variant`, one that is given must agree with them.
+        fp32 without torch_dtype. revision, token: for the hub. diffusers: `subfolder`, and what pipelines give when they load
+        their parts. Raises ConfigError, MissingFileError, WeightsError.
         """
         path: str | Path = pretrained_model_name_or_path
-        place = hub.fetch(str(path), revision, token) if hub.is_name(path) else Path(path).expanduser()
-        if _is_ours(place / str(diffusers.get("subfolder") or "")):
-            known = {**diffusers, "variant": variant, "torch_dtype": torch_dtype}
-            vae: TaehvVae = super().from_pretrained(str(place), **known)
-            if like is None and latents is None:
-                return vae
-            return cls.from_taehv(vae.taehv, like=like or vae, latents=latents or vae.config["latents"])
-        model = Taehv.from_pretrained(place, variant)
+        options = diffusers_folder.options_of(diffusers)
+        if hub.is_name(path):
+            place = hub.fetch(str(path), revision, token, options.subfolder)
+        else:
+            place = Path(path).expanduser() / options.subfolder
+        config = diffusers_folder.config_of(place)
+        if config is None or config.get("_class_name") != cls.__name__:
+            vae = cls._of_taehv(place, variant, like, latents)
+        else:
+            vae = cls._of_diffusers(place, config, variant)
+            if like is not None or latents is not None:
+                family = family_for(vae.taehv.spec, None, like or vae, class_of(vae.config["kind"]))
+                vae = cls._in_place_of(family, vae.taehv, like or vae, latents or vae.config["latents"])
+        # diffusers' own `to` warns that casting loses layers kept in fp32, of which there are none
+        to: Callable[..., TaehvVae] = torch.nn.Module.to
+        return to(vae, device=options.device, dtype=torch_dtype or options.dtype or torch.float32)
+
+    @classmethod
+    def _of_taehv(cls, place: Path, variant: str | None, like: Any, latents: str | None) -> "TaehvVae":
+        """From the weights of a TAEHV."""
+        stated = weights.states_architecture(place)  # then in widths of its own, which no variant has
+        model = Taehv.from_pretrained(place, None if stated else variant)
         about = weights.read_about(place)
         if latents is None and about.get("latents") == OWN:
             raise WeightsError(
-                f"{path} learned without a reference VAE, so its latents are its own and no diffusion model speaks them. Train "
+                f"{place} learned without a reference VAE, so its latents are its own and no diffusion model speaks them. Train "
                 "it with teacher.use_ref_vae, or, if it takes those of its parent still, say in which form: "
                 f"latents={' or '.join(map(repr, CONVENTIONS))}."
             )
-        made = cls.from_taehv(
-            model, variant or about.get("variant"), like=like, latents=latents or about.get("latents")
-        )
-        return made if torch_dtype is None else made.to(torch_dtype)
+        if latents is None and "latents" not in about and "recipe" in about:
+            raise WeightsError(
+                f"{place} does not say in which form it takes a diffusion model's latents: its run kept those of the weights "
+                f"that it started from, and they did not say it either. Give latents={' or '.join(map(repr, CONVENTIONS))}."
+            )
+        family = family_for(model.spec, variant, like, about.get("teacher"), about.get("variant"))
+        if family.kind == "ltx" and "teacher" not in about:
+            raise WeightsError(
+                f"The place is that of LTX-Video's VAE, and {place} does not say that it learned its latents: public taeltx_2 "
+                "and taeltx2_3 learned those of LTX-2. If it did, TaehvVae.from_taehv(Taehv.from_pretrained(…), like=pipe.vae)."
+            )
+        return cls._in_place_of(family, model, like, latents or about.get("latents"))
+
+    @classmethod
+    def _of_diffusers(cls, folder: Path, config: dict[str, Any], variant: str | None) -> "TaehvVae":
+        """From what `save_pretrained` wrote. variant: the one that it must be of, or what diffusers calls so in file names."""
+        known = variant in FAMILIES
+        vae = diffusers_folder.build(cls, folder, config)
+        spec = vae.taehv.spec
+        check_latents(family_for(spec, like=vae), vae.config["latents"])
+        if variant is not None and known:
+            check_sizes(spec, variant)
+            if FAMILIES[variant].kind != vae.config["kind"]:
+                raise ConfigError(
+                    f"variant={variant}, and {folder} takes the place of a VAE of the kind {vae.config['kind']}. Leave variant "
+                    "out: the folder says what it is."
+                )
+        tensors = diffusers_folder.read_tensors(folder, None if known else variant)
+        if problems := weights.misfits(tensors, spec):
+            raise WeightsError(
+                f"The weights in {folder} do not fit its config.json: {'; '.join(problems)}. Copy it again."
+            )
+        return vae._filled({key: tensor.float() for key, tensor in tensors.items()})
 
     @property
     def taehv(self) -> Taehv:
@@ -208,8 +265,9 @@ class TaehvVae(ModelMixin, ConfigMixin):
         video = (frames * 2 - 1).to(z.dtype)
         return DecoderOutput(sample=video) if return_dict else (video,)
 
-    def enable_tiling(self, **_: Any) -> None:
-        """Large pictures tile by tile: less memory, equal pictures. Sizes of tiles, which other VAEs take, are not needed."""
+    def enable_tiling(self, *_: Any, **__: Any) -> None:
+        """Large pictures tile by tile: less memory, equal pictures. The sizes of tiles that other VAEs take may be given
+        and are not used: tiles are exact, whatever their size."""
         self.use_tiling = True
 
     def disable_tiling(self) -> None:
@@ -256,45 +314,3 @@ class TaehvVae(ModelMixin, ConfigMixin):
         self._forget()
         super()._apply(*args, **kwargs)  # type: ignore[misc]
         return self
-
-
-def _family(spec: TaehvSpec, variant: str | None, like: Any) -> Family:
-    """Raises ConfigError when nothing says which family it is, WeightsError when it is not this model's."""
-    if like is not None:
-        return _family_like(spec, like)
-    if variant is None:
-        raise ConfigError(
-            "Which diffusion model does this TAEHV belong to? Its file does not say. Give the VAE whose place it takes, "
-            f"like=pipe.vae, or its variant: {', '.join(name for name, family in FAMILIES.items() if family.vae_class)}."
-        )
-    family = family_of(variant)
-    if family.vae_class is None:
-        raise ConfigError(
-            f"diffusers has no pipeline for {family.models}, so {variant} can take no VAE's place in one."
-        )
-    return family
-
-
-def _family_like(spec: TaehvSpec, like: Any) -> Family:
-    name = type(like).__name__
-    kind = like.config.kind if isinstance(like, TaehvVae) else KINDS.get(name)
-    if kind is None:
-        raise ConfigError(f"A TAEHV cannot take the place of a {name}; known: {', '.join(filter(None, KINDS))}.")
-    config = like.config
-    channels = config.get("z_dim") or config.get("latent_channels")
-    if channels != spec.latent_channels:
-        raise WeightsError(
-            f"This TAEHV makes latents of {spec.latent_channels} channels, and the {name} that it should replace has {channels}."
-        )
-    defaults = {family.kind: family for family in FAMILIES.values()}
-    known = defaults["ltx2" if kind == "ltx" else kind]
-    return Family(kind, name, known.latents, known.models)
-
-
-def _is_ours(folder: Path) -> bool:
-    """Whether this is a folder that diffusers' `save_pretrained` wrote."""
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False  # `Taehv.from_pretrained` tells what is wrong with it
-    return isinstance(values, dict) and values.get("_class_name") == TaehvVae.__name__

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from tinyworld.core.errors import ConfigError, nearest_name
+from tinyworld.models.teachers.facts import SUPPORTED
 from tinyworld.models.teachers.latents import Convention
 
 OWN = "own"
 """Latents that no diffusion model speaks: of a model that learned without a reference VAE."""
 CONVENTIONS: tuple[str, ...] = get_args(Convention)
+SPOKEN: dict[str, tuple[str, ...]] = {family.kind: family.conventions for family in SUPPORTED.values()}
+"""Kind of latents → the forms in which they can be stated."""
 
 
 @dataclass(frozen=True)

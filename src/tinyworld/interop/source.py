@@ -12,8 +12,9 @@ from tinyworld.core.errors import ConfigError, MissingFileError, WeightsError
 from tinyworld.core.files import find
 from tinyworld.core.journal_lines import JOURNAL, Record, number
 from tinyworld.core.variants import VARIANTS, TaehvSpec
-from tinyworld.interop.families import FAMILIES, OWN, family_of
-from tinyworld.interop.published import same_but_widths
+from tinyworld.interop.families import CONVENTIONS, FAMILIES, OWN, family_of
+from tinyworld.interop.match import check_latents
+from tinyworld.interop.public_files import same_but_widths
 from tinyworld.models.fantasy.weights import ARCHITECTURE as FANTASY
 from tinyworld.models.fantasy.weights import BranchInfo, read_branch
 from tinyworld.models.taehv import Taehv, weights
@@ -27,7 +28,7 @@ Tensors = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Source:
+class Exported:
     """weights: the folder or file that is read. architecture: taehv or fantasyworld. run: where it was trained, if that is
     at hand. about: what is known of a TAEHV (`models.taehv.weights.ABOUT`)."""
 
@@ -52,7 +53,7 @@ class Source:
 
 def open_source(
     path: Path, variant: str | None = None, latents: str | None = None, license_name: str | None = None
-) -> Source:
+) -> Exported:
     """What `path` names: a run (its best model is taken, else its newest weights), or a folder or file of weights.
 
     variant, latents, license_name: known better than the files do. Raises MissingFileError, WeightsError, ConfigError.
@@ -62,20 +63,32 @@ def open_source(
     architecture = _architecture(chosen)
     folder = next((parent for parent in (chosen, *chosen.parents[:2]) if (parent / JOURNAL).is_file()), None)
     run = read_run(folder) if folder is not None else None
-    if variant is not None:
-        family_of(variant)
     given = {"variant": variant, "latents": latents, "license": license_name}
     about: dict[str, Any] = {"license": license_name, "step": _step(chosen, run)}
     if architecture == TAEHV:
-        about = weights.read_about(chosen) | (_of_config(run) if run else {}) | {"step": _step(chosen, run)}
-        about |= {key: value for key, value in given.items() if value is not None}
-        about = _fitting(chosen, about)
-        taught = teacher_of(run)
-        if variant is None and about["variant"] and taught not in (None, FAMILIES[about["variant"]].vae_class):
-            about["variant"] = None  # a name that was given for its sizes: its latents are another VAE's
-        if variant not in (None, about["variant"]):
-            raise ConfigError(f"--variant {variant}, but {chosen} states another architecture than {variant} has.")
-    return Source(chosen, architecture, run, {key: value for key, value in about.items() if value is not None})
+        about = _about(chosen, run, {key: value for key, value in given.items() if value is not None})
+    return Exported(chosen, architecture, run, {key: value for key, value in about.items() if value is not None})
+
+
+def _about(place: Path, run: Run | None, given: dict[str, str]) -> dict[str, Any]:
+    """What is known of a TAEHV: by its file, by its run, by the caller; the later ones know it better. Raises ConfigError."""
+    variant, step = given.get("variant"), _step(place, run)
+    if variant is not None:
+        family_of(variant)
+    about: dict[str, Any] = weights.read_about(place) | (_of_config(run) if run else {})
+    if step is not None:
+        about["step"] = step
+    elif str(about.get("step")).isdecimal():
+        about["step"] = int(about["step"])
+    about = _fitting(place, about | given)
+    taught = about.get("teacher")
+    if variant is None and about["variant"] and taught not in (None, FAMILIES[about["variant"]].vae_class):
+        about["variant"] = None  # a name that was given for its sizes: its latents are another VAE's
+    if variant not in (None, about["variant"]):
+        raise ConfigError(f"--variant {variant}, but {place} states another architecture than {variant} has.")
+    if about["variant"] and about["latents"] in CONVENTIONS:
+        check_latents(FAMILIES[about["variant"]], about["latents"])
+    return about
 
 
 def _of_run(folder: Path) -> Path:
@@ -120,17 +133,31 @@ def _step(place: Path, run: Run | None) -> int | None:
 
 def _of_config(run: Run) -> dict[str, Any]:
     """What the settings of a run say. One half that learned beside the other, frozen one speaks the parent's latents still."""
+    if not run.config:
+        return {}
     variant, parent = run.setting("model", "variant"), run.setting("model", "pretrained_model_path")
-    latents: Any = None
-    if run.config:
-        keeps = parent is not None and run.setting("model", "train_part") != "both"
-        latents = OWN
-        if run.setting("teacher", "use_ref_vae") or keeps:
-            stated = start_of(run).get("latents", run.setting("teacher", "latent_convention"))
-            known = FAMILIES.get(str(variant))
-            latents = stated if stated not in (None, "auto") else known and known.latents
-    found = {"variant": variant, "latents": latents, "recipe": run.config.get("name")}
+    found: dict[str, Any] = {"variant": variant, "recipe": run.config.get("name")}
+    if run.setting("teacher", "use_ref_vae"):
+        stated = start_of(run).get("latents", run.setting("teacher", "latent_convention"))
+        known = FAMILIES.get(str(variant))
+        found["latents"] = stated if stated not in (None, "auto") else known and known.latents
+        found["teacher"] = teacher_of(run)
+    elif parent is None or run.setting("model", "train_part") == "both":
+        found["latents"] = OWN
+    else:
+        found |= _of_parent(parent, variant)
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _of_parent(parent: str, variant: str | None) -> dict[str, Any]:
+    """The latents of the weights that a run started from; {} where they are gone or do not say it."""
+    try:
+        about, stated = weights.read_about(parent), weights.states_architecture(parent)
+    except (MissingFileError, WeightsError):
+        return {}  # the weights of the run may say it still
+    if not stated and variant in FAMILIES:  # published weights
+        return {"latents": FAMILIES[variant].latents}
+    return {key: about[key] for key in ("latents", "teacher") if key in about}
 
 
 def start_of(run: Run) -> Record:
@@ -160,7 +187,11 @@ def _fitting(place: Path, about: dict[str, Any]) -> dict[str, Any]:
         named = fitting[0]
     elif named not in fitting:
         named = None
-    latents = about.get("latents") or (FAMILIES[named].latents if named else None)
+    latents = about.get("latents")
+    if (
+        latents is None and named and "recipe" not in about
+    ):  # as public weights; one that was trained here may be another
+        latents = FAMILIES[named].latents
     return about | {"variant": named, "latents": latents}
 
 
@@ -169,7 +200,7 @@ def at_step(run: Run, step: int | None) -> dict[str, Any] | None:
     return next((entry for entry in run.validations if number(entry.get("step")) == step), None)
 
 
-def refuse_branch(source: Source, target: str) -> None:
+def refuse_branch(source: Exported, target: str) -> None:
     """Raises ConfigError: what only a TAEHV can become."""
     if source.architecture != TAEHV:
         raise ConfigError(

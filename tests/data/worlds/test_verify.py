@@ -21,7 +21,7 @@ from tinyworld.data.worlds.conventions import flipped, inverted
 from tinyworld.data.worlds.gather import gather
 from tinyworld.data.worlds.judge import judge
 from tinyworld.data.worlds.layout import list_worlds
-from tinyworld.data.worlds.reprojection import Evidence, choose_pairs, measure
+from tinyworld.data.worlds.reprojection import Evidence, measure
 from tinyworld.data.worlds.verify import Verdict, verify_worlds
 from tinyworld.media.camera_files import read_cameras, write_cameras
 from tinyworld.media.depth_files import read_depth
@@ -247,14 +247,6 @@ def test_report_and_picture(rooms: Path, tmp_path: Path) -> None:
     with Image.open(tmp_path / "p.png") as picture:
         rows = np.asarray(picture)
     assert rows.shape[0] == 2 * 174 and rows.std() > 20
-
-
-def test_pairs_are_spread_and_few() -> None:
-    assert choose_pairs(1, 12) == ()
-    assert choose_pairs(2, 12) == ((0, 1),)
-    assert choose_pairs(9, 3) == ((0, 4), (2, 6), (4, 8))
-    pairs = choose_pairs(97, 12)
-    assert len(pairs) == 12 and pairs[0] == (0, 10) and pairs[-1] == (86, 96)
 
 
 def test_errors_of_a_plane_are_exact() -> None:

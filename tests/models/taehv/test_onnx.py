@@ -62,7 +62,8 @@ def latents_of(spec: TaehvSpec, count: int, height: int, width: int, clips: int 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The plain model with free sizes: the one full export of these tests."""
-    return export_onnx(MODELS["taew2_1"], tmp_path_factory.mktemp("onnx") / "new")
+    folder = tmp_path_factory.mktemp("onnx") / "new"
+    return export_onnx(MODELS["taew2_1"], folder, about={"variant": "taew2_1", "latents": "raw", "step": 7})
 
 
 @pytest.mark.slow
@@ -71,12 +72,14 @@ def test_files_state_what_they_are(files: dict[str, Path]) -> None:
     assert sorted(files) == ["decode", "decode_step", "description", "encode", "encode_step"]
     stated = json.loads(files["description"].read_text())
     assert TaehvSpec.from_dict(stated["spec"]) == spec
+    assert (stated["variant"], stated["latents"], stated["step"]) == ("taew2_1", "raw", 7)
     for name in ("encode", "decode", "encode_step", "decode_step"):
         proto = onnx.load(files[name])
         onnx.checker.check_model(proto, full_check=True)
         properties = {entry.key: entry.value for entry in proto.metadata_props}
         assert properties["architecture"] == "taehv" and properties["tinyworld_version"] == __version__
         assert TaehvSpec.from_dict(json.loads(properties["spec"])) == spec
+        assert (properties["variant"], properties["latents"], properties["step"]) == ("taew2_1", "raw", "7")
         assert [each["name"] for each in stated["files"][name]["inputs"]] == [each.name for each in proto.graph.input]
     shapes = {each["name"]: each["shape"] for each in stated["files"]["decode"]["outputs"]}
     assert shapes["frames"] == ["n", "4*l - 3", 3, "8*h", "8*w"]

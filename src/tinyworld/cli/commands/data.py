@@ -9,7 +9,7 @@ from tinyworld.cli.recipe_arguments import add_recipe_parser, read_recipe
 from tinyworld.config.schema import FantasyRecipe, TaehvRecipe
 
 if TYPE_CHECKING:
-    from tinyworld.tasks.taehv.fill_cache import Filled
+    from tinyworld.tasks.cache_filling import Filled
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

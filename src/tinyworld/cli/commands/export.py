@@ -11,7 +11,7 @@ from tinyworld.cli.paths import check_writable, given_path
 from tinyworld.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tinyworld.interop.source import Source
+    from tinyworld.interop.source import Exported
 
 FILES = ("comfyui", "pth")
 """Targets that are one file; the others are folders."""
@@ -48,7 +48,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="a folder that is not there yet; for comfyui and pth a file, or the folder for it. Not needed for hub",
     )
     parser.add_argument("--repo", metavar="ORG/NAME", help="with hub (and for the card of folder): the repository")
-    parser.add_argument("--private", action="store_true", help="with hub: a repository that is made now is private")
+    parser.add_argument(
+        "--private", action="store_true", help="with hub: only into a repository that is private, or is made now"
+    )
     parser.add_argument("--revision", metavar="BRANCH", help="with hub: the branch to upload to; default: main")
     parser.add_argument("--license", metavar="NAME", help="what the card states, such as apache-2.0; unset: none")
     parser.add_argument("--variant", metavar="NAME", help="architecture of a bare weight file, such as taecvx")
@@ -82,7 +84,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     from tinyworld.models.taehv.onnx_export import export_onnx
 
-    _folder(options.output, lambda folder: export_onnx(source.model(), folder, options.height, options.width))
+    size = options.height, options.width
+    _folder(options.output, lambda folder: export_onnx(source.model(), folder, *size, source.about))
     print("import onnxruntime  # docs/interoperability.md has the inputs and outputs of each network")
     for file in sorted(options.output.glob("*.onnx")):
         print(f'{file.stem} = onnxruntime.InferenceSession("{file}")')
@@ -106,6 +109,8 @@ def _check(options: argparse.Namespace) -> None:
         ("--repo", options.repo, {"hub", "folder"}),
         ("--height", options.height, {"onnx"}),
         ("--width", options.width, {"onnx"}),
+        ("--latents", options.latents, set(TARGETS) - {"pth"}),  # a .pth says nothing of itself
+        ("--license", options.license, {"comfyui", "folder", "hub", "onnx"}),
     ):
         if given and not needs & set(targets):
             problems.append(f"{flag} is for --to {' or '.join(sorted(needs))}.")
@@ -113,7 +118,7 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError(problems)
 
 
-def _said(source: "Source") -> str:
+def _said(source: "Exported") -> str:
     known = ", ".join(f"{key} {value}" for key, value in source.about.items() if key != "license")
     return f" ({known})" if known else ""
 
@@ -123,7 +128,13 @@ def _folder(output: Path, write: Callable[[Path], object], said: str = "wrote {}
     from tinyworld.core.files import staged_folder
 
     if output.exists() or output.is_symlink():
-        raise ConfigError(f"--output {output} is there already. Give the name of a folder that is not there yet.")
+        from tinyworld.interop.upload_folder import is_written
+
+        send = f" To send it to the hub as it is: tinyworld export {shlex.quote(str(output))} --to hub, with the same flags."
+        raise ConfigError(
+            f"--output {output} is there already. Give the name of a folder that is not there yet."
+            f"{send if is_written(output) else ''}"
+        )
     with staged_folder(output) as folder:
         write(folder)
     for file in sorted(path for path in output.rglob("*") if path.is_file()):
@@ -136,59 +147,67 @@ def _say(file: Path, said: str = "wrote {}") -> None:
     print(f"{said.format(file)} ({size(file.stat().st_size)})")
 
 
-def _diffusers(source: "Source", folder: Path) -> None:
+def _diffusers(source: "Exported", folder: Path) -> None:
     from tinyworld.core.errors import WeightsError
     from tinyworld.interop.diffusers import TaehvVae
     from tinyworld.interop.families import OWN
 
-    latents = source.about.get("latents")
+    about = source.about
+    latents = about.get("latents")
+    if latents is None and "recipe" in about:
+        raise WeightsError(
+            f"{source.weights} kept the latents of the weights that it started from, and nothing says which those are. Give "
+            "--latents."
+        )
     if latents == OWN:
         raise WeightsError(
             f"{source.weights} learned without a reference VAE: its latents are its own, and no pipeline's diffusion model "
             "speaks them. Train it with teacher.use_ref_vae=true, or, if it takes those of its parent still, give --latents."
         )
-    TaehvVae.from_taehv(source.model(), source.about.get("variant"), latents=latents).save_pretrained(folder)
+    vae = TaehvVae.from_taehv(source.model(), about.get("variant"), latents=latents, teacher=about.get("teacher"))
+    vae.save_pretrained(folder)
 
 
-def _file(options: argparse.Namespace, source: "Source", target: str) -> int:
-    from tinyworld.interop import published
+def _file(options: argparse.Namespace, source: "Exported", target: str) -> int:
+    from tinyworld.interop import public_files
 
     spec, tensors = source.taehv()
     variant, output = source.about.get("variant"), options.output
-    file = output if output.suffix else output / published.default_name(target, spec, variant)
+    named = bool(output.suffix) and not output.is_dir()
+    file = output if named else output / public_files.default_name(target, spec, variant)
     if file.exists() or file.is_symlink():
         raise ConfigError(f"--output {file} is there already. Remove it, or give another name.")
-    if output.suffix:
+    if named:
         check_writable(file, "--output")
-    if target == published.PTH:
-        published.write_pth(file, tensors, spec)
+    if target == public_files.PTH:
+        public_files.write_pth(file, tensors, spec)
         _say(file)
         print(f'from taehv import TAEHV  # github.com/madebyollin/taehv\nmodel = TAEHV("{file}")')
         return 0
-    dtype = published.write_comfyui(file, tensors, spec, source.about)
+    dtype = public_files.write_comfyui(file, tensors, spec, source.about)
     _say(file)
     print(f"{str(dtype).removeprefix('torch.')}. Put it into ComfyUI/models/vae and choose it in the node Load VAE.")
-    if note := published.comfyui_note(spec, source.about.get("latents")):
+    if note := public_files.comfyui_note(spec, source.about):
         print(f"Note: {note}")
     return 0
 
 
-def _hub(options: argparse.Namespace, source: "Source") -> int:
-    from tinyworld.interop.folder import write_folder
+def _hub(options: argparse.Namespace, source: "Exported") -> int:
     from tinyworld.interop.source import TAEHV
-    from tinyworld.models.taehv.hub import check_name, upload
+    from tinyworld.interop.upload_folder import is_written, write_folder
+    from tinyworld.models.taehv.hub import check_name
 
     name = options.repo or options.output.name
     if options.repo is not None:
         check_name(options.repo)
+    if is_written(source.weights):
+        _refuse_changes(options)
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.output or Path(scratch) / "export"
         said = "wrote {}" if options.output else "to upload: {0.name}"
         _folder(folder, lambda staging: write_folder(source, staging, name), said)
         if "hub" in options.to:
-            step = source.about.get("step")
-            message = f"tinyworld export{'' if step is None else f', step {step}'}"
-            print(upload(folder, options.repo, message, options.private, options.revision))
+            print(_upload(options, source, folder))
     place = options.repo if "hub" in options.to else folder
     if source.architecture == TAEHV:
         print(f'from tinyworld import Taehv\nmodel = Taehv.from_pretrained("{place}")')
@@ -197,3 +216,30 @@ def _hub(options: argparse.Namespace, source: "Source") -> int:
     else:
         print(f"tinyworld lift VIDEO --base WAN_TRANSFORMER --codec WAN_VAE --weights {shlex.quote(str(place))}")
     return 0
+
+
+def _refuse_changes(options: argparse.Namespace) -> None:
+    """Raises ConfigError for what a folder that goes as it is cannot take on."""
+    flags = {"--variant": options.variant, "--latents": options.latents, "--license": options.license}
+    if given := [flag for flag, value in flags.items() if value is not None]:
+        raise ConfigError(
+            f"{options.model} was exported before and goes as it is, so {' and '.join(given)} would change nothing. Export its "
+            "run again, or edit its README.md."
+        )
+
+
+def _upload(options: argparse.Namespace, source: "Exported", folder: Path) -> str:
+    """The address of the commit. Raises what `hub.upload` raises, and then says that a folder which is kept can be sent again."""
+    from tinyworld.models.taehv.hub import HubError, upload
+
+    step = source.about.get("step")
+    message = f"tinyworld export{'' if step is None else f', step {step}'}"
+    try:
+        return upload(folder, options.repo, message, options.private, options.revision)
+    except HubError as error:
+        if options.output is None:
+            raise
+        revision = "" if options.revision is None else f" --revision {options.revision}"
+        flags = f"--repo {options.repo}{' --private' if options.private else ''}{revision}"
+        again = f"tinyworld export {shlex.quote(str(folder))} --to hub {flags}"
+        raise HubError(f"{error} The folder {folder} is complete; to send it: {again}.") from error

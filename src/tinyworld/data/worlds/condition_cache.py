@@ -1,9 +1,7 @@
 """Latents, image tokens and text of training clips on disk, so that none of their encoders need run while training.
 
-As in `data.latent_cache` the name of a file is a hash of all that its content depends on, so an entry is never out of date:
-what changes has another name. Files appear whole, so any number of processes may fill the same folder; one that is cut short
-or damaged counts as missing. A folder belongs to one codec, one text and one image encoder: training needs none of them, and
-has to know whose entries to ask for.
+They are `Entries`, so none is ever out of date, and any number of processes may fill the same folder. It belongs to one codec,
+one text and one image encoder: training needs none of them, and has to know whose entries to ask for.
 
     <root>/made_by.json                     digests of the encoders
     <root>/clips/ab/cd/abcd….safetensors    bf16: latents 16 t h w, first 16 1 h w (of the first frame alone), clip 257 1280
@@ -14,23 +12,18 @@ bf16, because text and image encoders compute in it, so that nothing of theirs i
 its latents in it; its rounding of 2^-9 of each number lies far below the noise that is added. Its range is that of fp32.
 """
 
-import hashlib
 import json
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from tinyworld.core.errors import DataError
-from tinyworld.core.files import STAGING_PREFIX
 from tinyworld.data.cut import Cut
-from tinyworld.data.latent_cache import STALE_SECONDS, IncompleteCacheError
+from tinyworld.data.entries import Entries, IncompleteCacheError
 from tinyworld.data.publish import publish
 from tinyworld.data.video_digests import VideoDigests
 
@@ -112,7 +105,7 @@ class ConditionCache:
         self.makers = makers
         self.text_tokens = text_tokens
         self.videos = VideoDigests(root / "videos")
-        self._clips, self._texts = _Entries(root / "clips"), _Entries(root / "texts")
+        self._clips, self._texts = Entries(root / "clips", FORMAT), Entries(root / "texts", FORMAT)
 
     def get(self, cut: Cut, caption: str) -> Conditions:
         """What the encoders make of a clip. Raises DataError when its video could not be read when the cache was filled,
@@ -137,23 +130,23 @@ class ConditionCache:
         Raises DataError for numbers that are not finite, and OSError.
         """
         tensors = {"latents": latents, "first": first} | ({} if clip is None else {"clip": clip})
-        return self._clips.write(self._clip_facts(cut), tensors, str(cut.clip.path))
+        return self._clips.write(self._clip_facts(cut), _kept(tensors, str(cut.clip.path)))
 
     def write_text(self, prompt: str, text: Tensor) -> int:
         """Store tokens D of a prompt, without the zeros behind it; returns the bytes of the file. Raises as `write_clip`."""
         filled = text.ne(0).any(-1).nonzero()
         tokens = int(filled[-1]) + 1 if len(filled) else 0
-        return self._texts.write(self._text_facts(prompt), {"text": text[:tokens]}, f"the prompt {prompt[:60]!r}")
+        return self._texts.write(
+            self._text_facts(prompt), _kept({"text": text[:tokens]}, f"the prompt {prompt[:60]!r}")
+        )
 
     def missing_cuts(self, cuts: Sequence[Cut], deep: bool = False) -> list[Cut]:
         """Those without a complete entry. deep: read every entry to its end, else its head and its length only."""
-        return [cut for cut in cuts if not self._holds(cut, deep)]
+        return self._clips.missing(cuts, self._clip_facts, deep)
 
     def missing_texts(self, prompts: Sequence[str], deep: bool = False) -> list[str]:
         """As `missing_cuts`; none is ever missing for a transformer without text."""
-        if self.makers.text is None:
-            return []
-        return [prompt for prompt in prompts if not self._texts.holds(self._text_facts(prompt), deep)]
+        return [] if self.makers.text is None else self._texts.missing(prompts, self._text_facts, deep)
 
     def require(self, cuts: Sequence[Cut], prompts: Sequence[str]) -> None:
         """Raise IncompleteCacheError unless everything is there; clips of videos that cannot be read need nothing."""
@@ -169,21 +162,14 @@ class ConditionCache:
 
     def sweep(self, cuts: Sequence[Cut], prompts: Sequence[str]) -> tuple[int, int]:
         """Remove every entry that is not of these; (entries, bytes) removed."""
-        clips = {_key(self._clip_facts(cut)) for cut in cuts if cut.clip.path.is_file()}
-        texts = set() if self.makers.text is None else {_key(self._text_facts(prompt)) for prompt in prompts}
+        clips = {self._clips.key(self._clip_facts(cut)) for cut in cuts if cut.clip.path.is_file()}
+        texts = set() if self.makers.text is None else {self._texts.key(self._text_facts(prompt)) for prompt in prompts}
         (one, size), (other, more) = self._clips.sweep(clips), self._texts.sweep(texts)
         return one + other, size + more
-
-    def _holds(self, cut: Cut, deep: bool) -> bool:
-        try:
-            return self._clips.holds(self._clip_facts(cut), deep)
-        except OSError:
-            return False
 
     def _clip_facts(self, cut: Cut) -> dict[str, Any]:
         """All that the latents of a cut depend on. Raises OSError when its video is gone."""
         return {
-            "format": FORMAT,
             "codec": self.makers.codec,
             "image": self.makers.image,
             "video": self.videos.digest(cut.clip.path),
@@ -193,11 +179,9 @@ class ConditionCache:
         }
 
     def _text_facts(self, prompt: str) -> dict[str, Any]:
-        return {"format": FORMAT, "text": self.makers.text, "prompt": prompt}
+        return {"text": self.makers.text, "prompt": prompt}
 
-    def _read(
-        self, entries: "_Entries", facts: dict[str, Any], what: str, video: Path | None = None
-    ) -> dict[str, Tensor]:
+    def _read(self, entries: Entries, facts: dict[str, Any], what: str, video: Path | None = None) -> dict[str, Tensor]:
         try:
             found = entries.read(facts)
         except OSError as error:
@@ -216,71 +200,13 @@ class ConditionCache:
         )
 
 
-class _Entries:
-    """Tensors under the names of facts, one file each."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def path(self, facts: Mapping[str, Any]) -> Path:
-        key = _key(facts)
-        return self.folder / key[:2] / key[2:4] / f"{key}.safetensors"
-
-    def read(self, facts: Mapping[str, Any]) -> dict[str, Tensor] | None:
-        """None when there is no such entry or it is damaged. Raises OSError."""
-        try:
-            with safe_open(self.path(facts), "pt") as file:
-                stated = file.metadata() or {}
-                # Copies: what is read here may outlive the file, which is mapped, and goes when the folder is pruned.
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        except (FileNotFoundError, SafetensorError):
-            return None
-        whole = stated.get("facts") == _text(facts) and stated.get("sha256") == _checksum(tensors)
-        return tensors if whole else None
-
-    def write(self, facts: Mapping[str, Any], tensors: Mapping[str, Tensor], what: str) -> int:
-        kept = {name: tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in tensors.items()}
-        broken = [name for name, tensor in kept.items() if not tensor.isfinite().all()]
-        if broken:
-            raise DataError(
-                f"{' and '.join(broken)} of {what} hold numbers that are not finite: they cannot be kept. Check the weights "
-                "that made them (keys: model.codec_path, model.encoders_path)."
-            )
-        payload = save(kept, {"facts": _text(facts), "sha256": _checksum(kept)})
-        publish(self.path(facts), payload)
-        return len(payload)
-
-    def holds(self, facts: Mapping[str, Any], deep: bool) -> bool:
-        try:
-            if deep:
-                return self.read(facts) is not None
-            with safe_open(self.path(facts), "pt") as file:  # refuses a file that is shorter than its head says
-                return bool((file.metadata() or {}).get("facts") == _text(facts))
-        except (OSError, SafetensorError):
-            return False
-
-    def sweep(self, wanted: Collection[str]) -> tuple[int, int]:
-        removed = size = 0
-        for file in self.folder.glob("??/??/*"):
-            stale = file.name.startswith(STAGING_PREFIX) and time.time() - file.stat().st_mtime > STALE_SECONDS
-            if stale or (file.suffix == ".safetensors" and file.stem not in wanted):
-                removed, size = removed + (not stale), size + file.stat().st_size
-                file.unlink()
-        return removed, size
-
-
-def _text(facts: Mapping[str, Any]) -> str:
-    return json.dumps(facts, sort_keys=True)
-
-
-def _key(facts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_text(facts).encode()).hexdigest()
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Of names, types, shapes and numbers."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def _kept(tensors: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
+    """As they are stored. what: they belong to. Raises DataError for numbers that are not finite."""
+    kept = {name: tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in tensors.items()}
+    broken = [name for name, tensor in kept.items() if not tensor.isfinite().all()]
+    if broken:
+        raise DataError(
+            f"{' and '.join(broken)} of {what} hold numbers that are not finite: they cannot be kept. Check the weights "
+            "that made them (keys: model.codec_path, model.encoders_path)."
+        )
+    return kept

@@ -7,15 +7,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from tinyworld.core.errors import DataError, UserError, passing
 from tinyworld.core.geometry import Cameras
-from tinyworld.core.rng import derive_seed
-from tinyworld.data.clips import MAX_REPLACEMENTS
 from tinyworld.data.cut import Bucket, largest_factor, resize
 from tinyworld.data.frame_cache import CHANNELS, FrameCache
-from tinyworld.data.latent_cache import IncompleteCacheError
-from tinyworld.data.order import Draw, cut_seed
-from tinyworld.data.scan import MAX_ENLARGEMENT, check_budget, reason_of
+from tinyworld.data.order import Draw
+from tinyworld.data.replacing import choose_buckets, first_readable
+from tinyworld.data.scan import MAX_ENLARGEMENT, check_budget
 from tinyworld.data.worlds.array_cache import ArrayCache
 from tinyworld.data.worlds.condition_cache import ConditionCache, Conditions
 from tinyworld.data.worlds.cut import WorldCut, centre_cut, draw_cut, read_geometry
@@ -108,24 +105,18 @@ class WorldDataset(torch.utils.data.Dataset[WorldSample]):
     def __getitem__(self, draw: Draw) -> WorldSample:
         """The clip of a draw. A sample that cannot be read is replaced by others that follow from the draw's seed.
 
-        Raises DataError when `MAX_REPLACEMENTS` replacements cannot be read either, IncompleteCacheError when the cache lacks
-        what the encoders make of the clip.
+        Raises DataError when too many of those cannot be read either, IncompleteCacheError when the cache lacks what the
+        encoders make of the clip.
         """
-        faults: list[tuple[str, str]] = []
-        for attempt in range(1 + MAX_REPLACEMENTS):
-            cut, step = self.plan(draw if attempt == 0 else self._replacement(draw, attempt - 1))
-            try:
-                sample = self._read(cut, step, pictures=self.cache is None)
-            except IncompleteCacheError:
-                raise
-            except (UserError, OSError) as error:
-                video = cut.world.entry.video
-                faults.append((str(video), reason_of(error, video)))
-            else:
-                return replace(sample, noise_seed=draw.noise_seed, faults=faults)
-        listed = "".join(f"\n  {path}: {reason}" for path, reason in dict(faults).items())
-        # Samples that could all be opened when they were scanned: the storage is more likely at fault than they are.
-        raise passing(DataError(f"{len(faults)} samples in a row could not be read while training:{listed}"))
+        members = self._members[draw.bucket]
+        sample, faults = first_readable(
+            draw,
+            lambda this: self._read(*self.plan(this), pictures=self.cache is None),
+            members,
+            lambda index: self.worlds[index].clip,
+            "samples",
+        )
+        return replace(sample, noise_seed=draw.noise_seed, faults=faults)
 
     def held_out_sample(self, world: WorldRef, height: int, width: int, n_frames: int) -> WorldSample:
         """The clip that a sample is validated on, nothing random in it: the middle of the video at the smallest step, the
@@ -166,15 +157,6 @@ class WorldDataset(torch.utils.data.Dataset[WorldSample]):
             conditions=None if self.cache is None else self.cache.get(cut.picture, cut.world.entry.caption),
         )
 
-    def _replacement(self, draw: Draw, attempt: int) -> Draw:
-        """Another sample of the draw's bucket; of a sample with few cuts the one of the same turn."""
-        members = self._members[draw.bucket]
-        seed = derive_seed("replacement", draw.seed, attempt)
-        index = members[seed % len(members)]
-        if draw.turn is not None:
-            seed = cut_seed(draw.turn, draw.bucket, self.worlds[index].id)
-        return replace(draw, index=index, seed=seed)
-
     def _buckets_for(self, world: WorldRef) -> tuple[int, ...]:
         factors = {
             number: largest_factor(world.clip, height, width)
@@ -183,7 +165,4 @@ class WorldDataset(torch.utils.data.Dataset[WorldSample]):
         }
         usable = [number for number, factor in factors.items() if factor >= 1 / MAX_ENLARGEMENT]
         fills = [number for number in usable if factors[number] >= 1]
-        least = sorted(
-            usable, key=lambda number: (self.buckets[number][2], self.buckets[number][0] * self.buckets[number][1])
-        )
-        return tuple(fills or least[:1])
+        return choose_buckets(self.buckets, usable, fills)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from tinyworld.core.errors import DataError, UserError
-from tinyworld.core.geometry import Cameras, to_world, unproject
+from tinyworld.core.geometry import Cameras, choose_pairs, to_world, unproject
 from tinyworld.data.worlds.layout import WorldEntry
-from tinyworld.data.worlds.reprojection import Evidence, choose_pairs
+from tinyworld.data.worlds.reprojection import Evidence
 from tinyworld.media.camera_files import read_cameras
 from tinyworld.media.camera_formats import Convention
 from tinyworld.media.depth_files import ARRAY_SUFFIXES, list_frames, read_depth, read_points

@@ -12,12 +12,18 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from tinyworld.core.geometry import Cameras, compose, inverse, project, rotation_angle, to_camera, unproject
+from tinyworld.core.geometry import (
+    Cameras,
+    compose,
+    inverse,
+    project,
+    rotation_angle,
+    sample_pixels,
+    to_camera,
+    unproject,
+)
 
-MAX_STEP = 10
-"""Frames between the two of a pair: far enough to move, near enough to see the same things."""
 MIN_OVERLAP = 0.15
 """Where less of frame i lands in frame j there is nothing to measure."""
 FINEST = 1e-6
@@ -65,17 +71,6 @@ class ClipErrors:
     pairs: tuple[PairErrors, ...]
 
 
-def choose_pairs(frames: int, count: int) -> tuple[tuple[int, int], ...]:
-    """At most `count` pairs (i, i + step), evenly spread over a clip; step is 10, or half of a shorter clip."""
-    step = max(1, min(MAX_STEP, (frames - 1) // 2))
-    starts = frames - step
-    if starts < 1:
-        return ()
-    count = min(count, starts)
-    chosen = [round(k * (starts - 1) / max(1, count - 1)) for k in range(count)]
-    return tuple((first, first + step) for first in chosen)
-
-
 def measure(evidence: Evidence, cameras: Cameras, depth_factor: float = 1.0, pixels: int | None = None) -> ClipErrors:
     """The errors of a clip under these cameras and with all depths times `depth_factor`.
 
@@ -102,7 +97,7 @@ def _measure_pair(
     inside, there = _depth_there(seen, landed, depth_other)
     z, d = seen[inside, 2], there[inside]
     enough = len(z) > MIN_OVERLAP * len(chosen)
-    warped = sample_colours(other, seen[inside])
+    warped = sample_pixels(other.float(), seen[inside])
     still = depth_other.flatten()[chosen]
     same = still > 0
     before = evidence.depth[i].flatten()[chosen] * depth_factor
@@ -156,16 +151,6 @@ def _depth_there(seen: Tensor, landed: Tensor, depth: Tensor) -> tuple[Tensor, T
     return landed & (there > 0), there
 
 
-def sample_colours(frame: Tensor, seen: Tensor) -> Tensor:
-    """Bilinear colours C n, float32, of a frame C H W at pixel positions (n, 2 or more: u, v, …) inside it."""
-    height, width = frame.shape[-2:]
-    last = torch.tensor([max(width - 1, 1), max(height - 1, 1)], dtype=seen.dtype)
-    grid = seen[None, None, :, :2] / last * 2 - 1
-    return functional.grid_sample(
-        frame[None].float(), grid, mode="bilinear", padding_mode="border", align_corners=True
-    )[0, :, 0]
-
-
 def _median(values: Tensor) -> float:
     return float(values.median()) if values.numel() else float("inf")
 
@@ -189,7 +174,7 @@ def scale_curves(
             error = (seen[:, 2] - there).abs() / there.clamp_min(FINEST)
         else:
             colours = evidence.frames[i].flatten(1)[:, chosen].float().repeat(1, len(factors))
-            error = (sample_colours(evidence.frames[j], seen.nan_to_num()) - colours).abs().mean(0)
+            error = (sample_pixels(evidence.frames[j].float(), seen.nan_to_num()) - colours).abs().mean(0)
         shape = (len(factors), len(chosen))
         curve = error.masked_fill(~inside, float("nan")).reshape(shape).nanmedian(1).values
         overlap = inside.reshape(shape).float().mean(1)
@@ -207,5 +192,5 @@ def warp(evidence: Evidence, cameras: Cameras, i: int, j: int) -> tuple[Tensor, 
     picture = torch.zeros(len(evidence.frames[j]), height * width)
     known = torch.zeros(height * width, dtype=torch.bool)
     known[chosen[inside]] = True
-    picture[:, chosen[inside]] = sample_colours(evidence.frames[j], seen[inside])
+    picture[:, chosen[inside]] = sample_pixels(evidence.frames[j].float(), seen[inside])
     return picture.reshape(-1, height, width), known.reshape(height, width)

@@ -10,7 +10,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,20 +52,27 @@ class Graph:
     """Of a step: the shape of the first output for these inputs."""
 
 
-def export_onnx(model: Taehv, folder: Path, height: int | None = None, width: int | None = None) -> dict[str, Path]:
+def export_onnx(
+    model: Taehv,
+    folder: Path,
+    height: int | None = None,
+    width: int | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> dict[str, Path]:
     """Write `encode.onnx`, `decode.onnx`, `encode_step.onnx`, `decode_step.onnx` and `description.json` into a folder.
 
     fp32, opset 20, weights inside. Clips N, frames T and latents L are free in every file; so are height and width (multiples of
     `spec.size_multiple`) unless both are given in pixels, for runtimes that want them fixed. Frames are N T C H W in [0, 1],
     and every decoded one is clamped to it. The clip files equal `model.encode` and `model.decode`, with memory that grows with
-    T; the steps equal streaming. Returns the paths by the files' stems.
+    T; the steps equal streaming. about: what is known of the model (`weights.ABOUT`), such as the form of its latents; every
+    file says it. Returns the paths by the files' stems.
 
     Raises MissingExtraError without the libraries, ConfigError for a size that the model cannot take.
     """
     need("onnx", "onnxscript")
     spec, size = model.spec, _cells(model.spec, height, width)
     folder.mkdir(parents=True, exist_ok=True)
-    stated = description(spec, {})
+    stated = description(spec, {}, about)
     paths: dict[str, Path] = {}
     files: dict[str, dict[str, Any]] = {}
     for name, graph in _graphs(model, size):

@@ -70,13 +70,11 @@ def decode_tiled(model: Taehv, latents: Tensor, tile: int, num_frames: int | Non
 
 
 @torch.no_grad()
-def encode_tiled(model: Taehv, frames: Tensor, tile: int, round_trip: bool = False) -> Tensor:
+def encode_tiled(model: Taehv, frames: Tensor, tile: int) -> Tensor:
     """`model.encode`, `tile` × `tile` latent cells at a time (N T C H W → N L c h w). See `decode_tiled`."""
     model.check_frames(frames)
     scale = model.spec.size_multiple
-    return _tiled(
-        lambda part: model.encode(part, "sequential", round_trip), model, frames, (scale, 1), tile, encoder_halo()
-    )
+    return _tiled(lambda part: model.encode(part, "sequential"), model, frames, (scale, 1), tile, encoder_halo())
 
 
 def checked_tile(tile: int) -> int:

@@ -29,9 +29,10 @@ ARCHITECTURE = "taehv"
 WEIGHTS_NAME = "model.safetensors"
 AVERAGE_NAME = "ema.safetensors"
 CONFIG_NAME = "config.json"
-ABOUT = ("variant", "latents", "recipe", "step", "license")
+DIFFUSERS_NAME = "diffusion_pytorch_model.safetensors"
+ABOUT = ("variant", "latents", "teacher", "recipe", "step", "license")
 """What a file may say of itself beyond its architecture; `latents`: raw, scaled or normalised as in
-`teachers.latents`, or own, for a model that no reference VAE taught."""
+`teachers.latents`, or own, for a model that no reference VAE taught; `teacher`: the class of the one that did."""
 SHOWN = 5
 """How many keys of each kind a message names."""
 
@@ -75,11 +76,17 @@ def write_folder(
 def read_about(path: str | Path) -> dict[str, str]:
     """What a weight file (or the one in a folder) says of itself, by the keys of ABOUT; {} for a published file.
 
-    Raises MissingFileError and WeightsError as `load`, but reads no tensor.
+    Metadata of files that state no architecture is somebody else's: "variant" means another thing there. Raises
+    MissingFileError and WeightsError as `load`, but reads no tensor.
     """
     file = weight_file(path)
     metadata = _metadata(file) if file.suffix == ".safetensors" else {}
-    return {key: metadata[key] for key in ABOUT if key in metadata}
+    if metadata.get("architecture") != ARCHITECTURE:
+        return {}
+    about = {key: metadata[key] for key in ABOUT if key in metadata}
+    if about.get("variant") not in (None, *VARIANTS):
+        del about["variant"]  # of another version of tinyworld
+    return about
 
 
 def load(
@@ -105,7 +112,8 @@ def load(
     elif expected not in (None, spec):
         raise WeightsError(
             f"{file} states another architecture than the one asked for: {_difference(spec, expected)}. Ask for what the "
-            "file states (keys: model.variant, model.encoder_width, model.decoder_widths), or for nothing in Python."
+            "file states (keys: model.variant, model.latent_channels, model.time_compression, model.patch_size, "
+            "model.encoder_width, model.decoder_widths), or for nothing in Python."
         )
     tensors = fit_rate(tensors, spec)
     problems = misfits(tensors, spec)
@@ -128,6 +136,11 @@ def _file_in(folder: Path) -> Path:
         return folder / AVERAGE_NAME
     if (folder / WEIGHTS_NAME).is_file():
         return folder / WEIGHTS_NAME
+    if (folder / DIFFUSERS_NAME).is_file():
+        raise WeightsError(
+            f"{folder} is a folder for diffusers. If tinyworld wrote it: vae = tinyworld.interop.diffusers.TaehvVae."
+            f'from_pretrained("{folder}"); vae.taehv is the TAEHV.'
+        )
     for name, what in (("best_model", "best"), ("latest.safetensors", "newest")):
         if (folder / name).exists():
             raise WeightsError(f"{folder} is a run folder; its {what} weights are {folder / name}. Give that path.")

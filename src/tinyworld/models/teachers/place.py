@@ -1,18 +1,17 @@
 """Where a teacher lies: a VAE folder, a pipeline folder with a `vae/` subfolder, or a repository of the Hugging Face hub."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from tinyworld.core.errors import MissingFileError
 from tinyworld.core.files import find
+from tinyworld.models.hub import not_given, reads_as_name
 
 KEY = "teacher.ref_vae_path"
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 INDEX_NAME = f"{WEIGHTS_NAME}.index.json"
 SUBFOLDER = "vae"
-_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def locate(path: str | Path) -> Place:
     Raises MissingFileError naming every place that was looked at.
     """
     given = Path(path).expanduser()
-    if not given.exists() and _HUB_ID.fullmatch(str(path)):
+    if not given.exists() and reads_as_name(str(path)):
         return _on_hub(str(path))
     folder = find(path, what="teacher VAE", key=KEY)
     for candidate in (folder, folder / SUBFOLDER):
@@ -75,10 +74,8 @@ def _on_hub(repository: str) -> Place:
 
 
 def _not_from_hub(repository: str, error: Exception) -> MissingFileError:
-    reason = " ".join(str(error).split())[:300]
-    return MissingFileError(
-        f"No teacher VAE at {repository!r}: {Path.cwd() / repository} does not exist, and the Hugging Face hub did not "
-        f"give the repository of that name ({type(error).__name__}: {reason}). It may not exist, be gated (accept its "
-        f"licence, then `hf auth login`), or be out of reach. A local folder works as well: download the repository's "
-        f"{SUBFOLDER}/ folder ({CONFIG_NAME} and {WEIGHTS_NAME}) and give its path (key: {KEY})."
+    otherwise = (
+        f"A local folder works as well: download the repository's {SUBFOLDER}/ folder ({CONFIG_NAME} and {WEIGHTS_NAME}) and "
+        f"give its path (key: {KEY})."
     )
+    return not_given("teacher VAE", repository, error, otherwise)

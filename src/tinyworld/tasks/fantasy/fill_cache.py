@@ -2,24 +2,21 @@
 
 First the prompts, by the text encoder; then the clips, by the codec and, where the transformer takes them, the image encoder.
 The text encoder is gone before the codec is opened, and neither is opened when nothing of its kind is missing. Each entry is
-computed by itself, so that it does not depend on what else was missing. Processes share a folder as in `tasks.taehv.fill_cache`.
+computed by itself, so that it does not depend on what else was missing. Processes share a folder as in `tasks.cache_filling`.
 """
 
 import gc
-import os
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from tinyworld.config.schema import FantasyRecipe
 from tinyworld.core import dist
-from tinyworld.core.console import CONSOLE, LOGGER, counting
+from tinyworld.core.console import LOGGER, counting
 from tinyworld.core.errors import UserError, WeightsError
-from tinyworld.core.rng import derive_seed
+from tinyworld.core.pixels import to_unit_range
 from tinyworld.data.clips import ClipDataset
 from tinyworld.data.cut import Cut
 from tinyworld.data.loader import read_cuts
@@ -27,12 +24,10 @@ from tinyworld.data.worlds.condition_cache import ConditionCache, Makers, write_
 from tinyworld.engine import accelerate_setup
 from tinyworld.infer.codec import Codec, open_codec
 from tinyworld.models.fantasy.encoders import ImageEncoder, open_image_encoder, open_text_encoder
+from tinyworld.tasks.cache_filling import Filled, from_own_place, set_aside, share, tell_progress
 from tinyworld.tasks.fantasy.conditions import PRECISION, filling_cache, takes_encoders
 from tinyworld.tasks.fantasy.inputs import latents_of
 from tinyworld.tasks.fantasy.sources import dataset_of, find_sources, wanted
-from tinyworld.tasks.taehv.fill_cache import REPORTS, Filled
-
-Entry = TypeVar("Entry", Cut, str)
 
 
 @dataclass
@@ -55,10 +50,10 @@ def fill_cache(recipe: FantasyRecipe, prune: bool = False) -> FilledWorlds:
     cuts, prompts = wanted(recipe, sources)
     accelerate_setup.require(recipe)
     device, done = accelerate_setup.training_device(recipe), FilledWorlds()
-    _fill_texts(recipe, cache, _share(prompts) if takes_encoders(recipe.spec().backbone) else [], device, done.prompts)
+    _fill_texts(recipe, cache, share(prompts) if takes_encoders(recipe.spec().backbone) else [], device, done.prompts)
     if done.prompts != Filled(there=done.prompts.there):  # a text encoder was opened
         _release(device)
-    _fill_clips(recipe, cache, _share(cuts), device, done.clips)
+    _fill_clips(recipe, cache, share(cuts), device, done.clips)
     write_makers(cache.root, cache.makers)
     dataset_of(recipe, sources.train).check_faults(done.clips.faults, recipe.data.quarantine_budget)
     if prune and dist.is_main():
@@ -69,7 +64,7 @@ def fill_cache(recipe: FantasyRecipe, prune: bool = False) -> FilledWorlds:
 def _fill_texts(
     recipe: FantasyRecipe, cache: ConditionCache, prompts: Sequence[str], device: torch.device, done: Filled
 ) -> None:
-    missing = _from_own_place(cache.missing_texts(prompts, deep=True))
+    missing = from_own_place(cache.missing_texts(prompts, deep=True))
     done.there = len(prompts) - len(missing)
     path = recipe.find("model.encoders_path")
     if not missing or path is None:
@@ -87,13 +82,13 @@ def _fill_texts(
                     write_makers(cache.root, Makers(text=cache.makers.text))
             else:
                 done.by_others += 1
-            _progress(on_progress, seen, len(missing), "prompts")
+            tell_progress(on_progress, seen - 1, seen, len(missing), "prompts")
 
 
 def _fill_clips(
     recipe: FantasyRecipe, cache: ConditionCache, cuts: Sequence[Cut], device: torch.device, done: Filled
 ) -> None:
-    missing = _from_own_place(cache.missing_cuts(cuts, deep=True))
+    missing = from_own_place(cache.missing_cuts(cuts, deep=True))
     done.there = len(cuts) - len(missing)
     path, encoders = recipe.find("model.codec_path"), recipe.find("model.encoders_path")
     if not missing or path is None:
@@ -110,7 +105,7 @@ def _fill_clips(
     with counting("encoding clips") as on_progress:
         for seen, (cut, (outcome,)) in enumerate(zip(missing, pixels, strict=True), start=1):
             if isinstance(outcome, UserError):
-                _mark(cache, cut, outcome, done)
+                set_aside(cut.clip.path, outcome, cache.videos, done)
             elif cache.missing_cuts([cut]):
                 done.bytes += _encode(recipe, cache, codec, images, cut, outcome.to(device))
                 done.made += 1
@@ -118,26 +113,19 @@ def _fill_clips(
                     write_makers(cache.root, Makers(cache.makers.codec, image=cache.makers.image))
             else:
                 done.by_others += 1
-            _progress(on_progress, seen, len(missing), "clips")
+            tell_progress(on_progress, seen - 1, seen, len(missing), "clips")
 
 
 def _encode(
     recipe: FantasyRecipe, cache: ConditionCache, codec: Codec, images: ImageEncoder | None, cut: Cut, pixels: Tensor
 ) -> int:
     """Encode one clip, uint8 T C H W; returns the bytes that were written."""
-    frames, spec, clip = pixels[None].float().div_(255), recipe.spec().backbone, None
+    frames, spec, clip = to_unit_range(pixels[None]), recipe.spec().backbone, None
     latents, first = latents_of(codec, frames)
     if images is not None:
         clip = images.encode(frames[:, 0])[0]
         _check_shape("image_encoder", clip, (spec.image_tokens, spec.image_dim))
     return cache.write_clip(cut, latents[0], first[0], clip)
-
-
-def _mark(cache: ConditionCache, cut: Cut, error: UserError, done: Filled) -> None:
-    if str(cut.clip.path) not in done.faults:
-        LOGGER.warning("%s: %s; its latents are left out", cut.clip.path, error)
-        cache.videos.mark(cut.clip.path, str(error))
-    done.faults[str(cut.clip.path)] = str(error)
 
 
 def _check_shape(part: str, tokens: Tensor, expected: tuple[int, int | None]) -> None:
@@ -149,28 +137,8 @@ def _check_shape(part: str, tokens: Tensor, expected: tuple[int, int | None]) ->
         )
 
 
-def _progress(on_progress: Callable[[int, int], None], seen: int, total: int, what: str) -> None:
-    on_progress(seen, total)
-    if not CONSOLE.is_terminal and seen * REPORTS // total > (seen - 1) * REPORTS // total:
-        LOGGER.info("%d of %d %s", seen, total, what)
-
-
 def _release(device: torch.device) -> None:
     """Give back what an encoder that is no longer named has held: models of transformers are full of circles."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def _share(entries: Sequence[Entry]) -> list[Entry]:
-    """What falls to this process of a torchrun; everything without one."""
-    rank, world = dist.rank(), dist.world_size()
-    return list(entries[len(entries) * rank // world : len(entries) * (rank + 1) // world])
-
-
-def _from_own_place(entries: list[Entry]) -> list[Entry]:
-    """The same, beginning elsewhere in each process, so that two of them do not race for the same entries."""
-    if dist.world_size() > 1:
-        return entries
-    start = derive_seed("place", socket.gethostname(), os.getpid()) % max(1, len(entries))
-    return entries[start:] + entries[:start]

@@ -1,23 +1,18 @@
 """`tinyworld data cache`: everything that the reference VAE will be asked in a run, computed and kept beforehand.
 
-Any number of processes may work on one folder. Those of a torchrun share the entries between them. Those started by hand
-go through all of them, each from a place of its own, and skip what another has made meanwhile. One that is killed leaves
-whole entries only; the next goes on.
+How processes share the work is said in `tasks.cache_filling`.
 """
 
-import os
-import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from tinyworld.config.schema import TaehvRecipe
 from tinyworld.core import dist
-from tinyworld.core.console import CONSOLE, LOGGER, counting
+from tinyworld.core.console import LOGGER, counting
 from tinyworld.core.errors import ConfigError, UserError
-from tinyworld.core.rng import derive_seed
+from tinyworld.core.pixels import to_unit_range
 from tinyworld.data.clips import ClipDataset
 from tinyworld.data.cut import Cut
 from tinyworld.data.latent_cache import LatentCache
@@ -25,26 +20,10 @@ from tinyworld.data.loader import read_cuts
 from tinyworld.data.scan import ClipRef
 from tinyworld.engine import accelerate_setup
 from tinyworld.models.teachers import Teacher
+from tinyworld.tasks.cache_filling import Filled, from_own_place, set_aside, share, tell_progress
 from tinyworld.tasks.taehv.clips import cached_views, clip_dataset, latent_cache
 from tinyworld.tasks.taehv.reference import open_reference
 from tinyworld.tasks.taehv.sources import find_sources
-
-REPORTS = 20
-"""Lines about the progress in a log file, where no bar is drawn."""
-
-
-@dataclass
-class Filled:
-    """What a process did with its share: entries that were there, that it made (and their bytes) or found made by others,
-    that it removed; videos that could not be read, with the reason."""
-
-    there: int = 0
-    made: int = 0
-    by_others: int = 0
-    bytes: int = 0
-    removed: int = 0
-    removed_bytes: int = 0
-    faults: dict[str, str] = field(default_factory=dict)
 
 
 def fill_cache(recipe: TaehvRecipe, prune: bool = False) -> Filled:
@@ -59,14 +38,14 @@ def fill_cache(recipe: TaehvRecipe, prune: bool = False) -> Filled:
     clips = find_sources(recipe).train
     dataset, views = wanted(recipe, clips)
     done = Filled()
-    share = views[len(views) * dist.rank() // dist.world_size() : len(views) * (dist.rank() + 1) // dist.world_size()]
-    missing = cache.missing(share, deep=True)
-    done.there = len(share) - len(missing)
+    own = share(views)
+    missing = cache.missing(own, deep=True)
+    done.there = len(own) - len(missing)
     if missing:
-        LOGGER.info("%d of %d latents are missing in %s", len(missing), len(share), cache.root)
+        LOGGER.info("%d of %d latents are missing in %s", len(missing), len(own), cache.root)
         accelerate_setup.require(recipe)
         device = accelerate_setup.training_device(recipe)
-        compute(recipe, dataset, cache, open_reference(recipe, device), _from_own_place(missing), device, done)
+        compute(recipe, dataset, cache, open_reference(recipe, device), from_own_place(missing), device, done)
     dataset.check_faults(done.faults, recipe.data.quarantine_budget)
     if prune and dist.is_main():
         done.removed, done.removed_bytes = cache.sweep(_keys(cache, views))
@@ -113,9 +92,7 @@ def compute(
             if good:
                 _encode(cache, teacher, good, device, done)
             before, seen = seen, seen + len(group)
-            on_progress(seen, len(views))
-            if not CONSOLE.is_terminal and seen * REPORTS // len(views) > before * REPORTS // len(views):
-                LOGGER.info("%d of %d latents", seen, len(views))
+            tell_progress(on_progress, before, seen, len(views), "latents")
 
 
 def batches(views: Sequence[Cut], size: int) -> Iterator[list[Cut]]:
@@ -135,10 +112,7 @@ def _readable(
     """Views with their pixels; leaves out what another process has made by now and what cannot be read."""
     for view, outcome in zip(group, outcomes, strict=True):
         if isinstance(outcome, UserError):
-            if str(view.clip.path) not in done.faults:
-                LOGGER.warning("%s: %s; its latents are left out", view.clip.path, outcome)
-                cache.mark_unreadable(view.clip, str(outcome))
-            done.faults[str(view.clip.path)] = str(outcome)
+            set_aside(view.clip.path, outcome, cache.videos, done)
         elif not cache.missing([view]):
             done.by_others += 1
         else:
@@ -148,7 +122,7 @@ def _readable(
 def _encode(
     cache: LatentCache, teacher: Teacher, good: Sequence[tuple[Cut, Tensor]], device: torch.device, done: Filled
 ) -> None:
-    frames = torch.stack([pixels for _, pixels in good]).to(device).float().div_(255)
+    frames = to_unit_range(torch.stack([pixels for _, pixels in good]).to(device))
     posterior = teacher.encode(frames)
     for (view, _), mean, logvar in zip(good, posterior.mean, posterior.logvar, strict=True):
         done.bytes += cache.write(view, mean, logvar)
@@ -158,11 +132,3 @@ def _encode(
 def _keys(cache: LatentCache, views: Sequence[Cut]) -> set[str]:
     """Of the views whose videos are still there."""
     return {cache.key(view) for view in views if view.clip.path.is_file()}
-
-
-def _from_own_place(views: list[Cut]) -> list[Cut]:
-    """The same views, beginning elsewhere in each process, so that two of them do not race for the same entries."""
-    if dist.world_size() > 1:
-        return views
-    start = derive_seed("place", socket.gethostname(), os.getpid()) % max(1, len(views))
-    return views[start:] + views[:start]

@@ -11,6 +11,7 @@ from torch import Tensor
 from tinyworld.config.schema import TaehvRecipe
 from tinyworld.core.frames import group_positions, round_trip_plan
 from tinyworld.core.names import file_name
+from tinyworld.core.pixels import to_unit_range
 from tinyworld.data.clips import ClipDataset
 from tinyworld.data.scan import ClipRef
 from tinyworld.engine.task import Evaluated
@@ -50,7 +51,7 @@ class Window:
     def frames(self, device: torch.device) -> Tensor:
         """1 T C H W in [0, 1]."""
         frames = self.dataset.held_out_clip(self.clip, self.height, self.width, self.n_frames)
-        return frames.to(device).float().div(255)[None]
+        return to_unit_range(frames.to(device))[None]
 
 
 def load_lpips(recipe: TaehvRecipe) -> LPIPS | None:

@@ -15,6 +15,7 @@ from tinyworld.core import dist
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import DataError
 from tinyworld.core.frames import FramePlan, training_plan
+from tinyworld.core.pixels import to_unit_range
 from tinyworld.core.variants import TaehvSpec
 from tinyworld.data.clips import ClipDataset
 from tinyworld.data.loader import ClipBatch, train_batches
@@ -27,8 +28,8 @@ from tinyworld.tasks.memory_advice import memory_limit
 from tinyworld.tasks.taehv import measure
 from tinyworld.tasks.taehv.build import build_model, build_seraena
 from tinyworld.tasks.taehv.clips import cached_views, clip_dataset, latent_cache, order, uses_cache
-from tinyworld.tasks.taehv.fit_memory import advice
 from tinyworld.tasks.taehv.lessons import Lessons, teach_window
+from tinyworld.tasks.taehv.memory_proposals import advice
 from tinyworld.tasks.taehv.objective import Objective
 from tinyworld.tasks.taehv.plan_memory import plan_memory
 from tinyworld.tasks.taehv.reference import given_reference, open_reference
@@ -80,6 +81,7 @@ class TaehvTask:
             self.lessons = Lessons(teacher)
         self.seraena = build_seraena(recipe) if recipe.seraena.use_seraena else None
         self.objective = Objective(recipe, teacher, self.lpips, self.seraena)
+        self.about = self._about()
 
     def _check_buckets(self) -> None:
         for stage, dataset in zip(self.stages, self.datasets, strict=True):
@@ -253,30 +255,29 @@ class TaehvTask:
         measure.write_preview(as_taehv(model), sample, device, folder, encoder_only)
 
     def write_weights(self, weights: Mapping[str, Tensor], file: Path) -> None:
-        taehv_weights.write_weights(file, weights, self.spec, self._about())
+        taehv_weights.write_weights(file, weights, self.spec, self.about)
 
     def read_weights(self, file: Path) -> dict[str, Tensor]:
         return taehv_weights.load(file, self.spec)[1]
 
     def export(self, weights: Mapping[str, Tensor], folder: Path) -> None:
-        taehv_weights.write_folder(folder, weights, self.spec, self._about())
+        taehv_weights.write_folder(folder, weights, self.spec, self.about)
 
     def _about(self) -> dict[str, Any]:
         """What a weight file says of itself beside its architecture."""
         model = self.recipe.model
-        # A part that was kept speaks the latents that its weights came with; the run knows them no better than the file.
-        kept = model.pretrained_model_path is not None and model.train_part != "both"
-        latents = self.taught_by.get("latents", None if kept else "own")
-        return {"variant": model.variant, "latents": latents, "recipe": self.recipe.name}
+        parent = self.recipe.find("model.pretrained_model_path")
+        known: Mapping[str, str] = self.taught_by or {"latents": "own"}
+        if not self.taught_by and parent is not None and model.train_part != "both":
+            known = taehv_weights.read_about(
+                parent
+            )  # the part that was kept speaks the latents that its weights came with
+        learned: dict[str, Any] = {key: known[key] for key in ("latents", "teacher") if key in known}
+        return {"variant": model.variant, **learned, "recipe": self.recipe.name}
 
 
 def _taught(window: measure.Window, teacher: ReferenceVae, spec: TaehvSpec, device: torch.device) -> measure.Window:
     return replace(window, taught=teach_window(teacher, window.frames(device), spec))
-
-
-def to_unit_range(frames: Tensor) -> Tensor:
-    """uint8 N T C H W to float32 in [0, 1]: the one place that casts a batch."""
-    return frames.float().div_(255)
 
 
 def as_taehv(model: nn.Module) -> Taehv:

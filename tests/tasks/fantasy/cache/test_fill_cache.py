@@ -13,14 +13,15 @@ from torch import Tensor
 from tests.tasks.fantasy.cache.helpers import CLIPS, CUTS, HELD_OUT, TRAINED, entries, published, recipe_of
 from tinyworld.cli.main import main
 from tinyworld.core.errors import ConfigError, DataError
-from tinyworld.data.latent_cache import IncompleteCacheError
+from tinyworld.core.pixels import to_unit_range
+from tinyworld.data.entries import IncompleteCacheError
 from tinyworld.data.worlds.dataset import WorldDataset
 from tinyworld.infer.codec import TaehvCodec, open_codec
 from tinyworld.tasks.fantasy import fill_cache as filling
 from tinyworld.tasks.fantasy.conditions import PRECISION, codec_digest, condition_cache, filling_cache
 from tinyworld.tasks.fantasy.fill_cache import fill_cache
 from tinyworld.tasks.fantasy.sources import dataset_of, find_sources, order_of, wanted
-from tinyworld.tasks.fantasy.task import FantasyTask, to_unit_range
+from tinyworld.tasks.fantasy.task import FantasyTask
 
 
 @pytest.mark.parametrize("codec", [0, 2])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.tasks.fantasy.cache.helpers import CLIPS, entries, published, recipe_of
 from tinyworld.core.errors import DataError, MissingFileError, WeightsError
+from tinyworld.core.pixels import to_unit_range
 from tinyworld.data.worlds.condition_cache import read_makers
 from tinyworld.infer.codec import open_codec
 from tinyworld.models.fantasy import encoders
@@ -18,7 +19,7 @@ from tinyworld.tasks.fantasy import fill_cache as filling
 from tinyworld.tasks.fantasy.conditions import condition_cache, encoder_digest, filling_cache
 from tinyworld.tasks.fantasy.fill_cache import fill_cache
 from tinyworld.tasks.fantasy.sources import dataset_of, find_sources, order_of
-from tinyworld.tasks.fantasy.task import FantasyTask, to_unit_range
+from tinyworld.tasks.fantasy.task import FantasyTask
 
 
 class FakeText:

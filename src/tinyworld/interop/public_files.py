@@ -21,8 +21,9 @@ from torch import Tensor
 from tinyworld.core.errors import ConfigError
 from tinyworld.core.files import write_atomic
 from tinyworld.core.variants import VARIANTS, TaehvSpec
-from tinyworld.interop.families import OWN
+from tinyworld.interop.families import FAMILIES, OWN
 from tinyworld.models.taehv import weights
+from tinyworld.models.teachers import SUPPORTED
 
 PTH, COMFYUI = "pth", "comfyui"
 NAMED = ("taecvx", "taew2_2", "taehv1_5", "taeh3", "taeltx", "super")
@@ -58,15 +59,16 @@ def write_comfyui(
 ) -> torch.dtype:
     """A safetensors file for ComfyUI's models/vae, complete or absent; the number type in which it was written.
 
-    fp16 for scaled latents of 16 channels (HunyuanVideo), because ComfyUI scales for those alone; else as the tensors are, or
-    fp32 where fp16 would be taken for HunyuanVideo's. Raises ConfigError for an architecture that ComfyUI does not build.
+    fp16 for scaled latents of HunyuanVideo, because ComfyUI scales for those alone; else as the tensors are, or fp32 where fp16
+    would be taken for HunyuanVideo's. about: what is known of the model (`weights.ABOUT`). Raises ConfigError for an architecture
+    that ComfyUI does not build.
     """
     refuse_for_comfyui(spec)
     if file.suffix != ".safetensors":
         raise ConfigError(f"{file.name} must end with .safetensors (--output): ComfyUI warns of other files.")
     plain = _plain(tensors)
     if spec.latent_channels == HUNYUAN_CHANNELS:
-        scaled = (about or {}).get("latents") == "scaled"
+        scaled = _given(spec, about or {}) == "scaled"
         dtype = torch.float16 if scaled else plain["decoder.1.weight"].dtype
         dtype = torch.float32 if dtype is torch.float16 and not scaled else dtype
         plain = {key: tensor.to(dtype) for key, tensor in plain.items()}
@@ -89,23 +91,40 @@ def refuse_for_comfyui(spec: TaehvSpec) -> None:
         )
 
 
-def comfyui_note(spec: TaehvSpec, latents: str | None) -> str | None:
-    """What a person must know of a file for ComfyUI, where its Load VAE does not simply do; latents: as in `weights.ABOUT`."""
+def comfyui_note(spec: TaehvSpec, about: Mapping[str, Any]) -> str | None:
+    """What a person must know of a file for ComfyUI, where its Load VAE does not simply do; about: as in `weights.ABOUT`."""
+    latents, given = about.get("latents"), _given(spec, about)
+    if latents == given:
+        return None
     if latents == OWN:
         return (
             "It learned without a reference VAE: it decodes what it encoded itself, and no diffusion model's latents."
         )
     if latents is None:
-        return "Nothing says in which form it takes its latents. ComfyUI's Load VAE gives raw ones."
-    if spec.latent_channels in NATIVE_CHANNELS or latents == "raw":
-        return None
-    if latents == "normalised":
-        return (
-            "It takes normalised latents, as public taew2_1 and taew2_2 do. ComfyUI's Load VAE gives raw ones, and colours are "
-            "wrong; nodes that give normalised ones (WanVideoWrapper's tiny VAE loader) are right. For Load VAE, train with "
-            "teacher.latent_convention=raw."
-        )
-    return None
+        return f"Nothing says in which form it takes its latents. ComfyUI's Load VAE gives {given} ones."
+    wan = "; nodes that give normalised ones (WanVideoWrapper's tiny VAE loader) are right"
+    others = wan if latents == "normalised" and _family(about) == "wan" else ""
+    public = ", as public taew2_1 and taew2_2 do" if others else ""
+    return (
+        f"It takes {latents} latents{public}. ComfyUI's Load VAE gives {given} ones, and colours are wrong{others}. "
+        f"For Load VAE, train with teacher.latent_convention={given}."
+    )
+
+
+def _given(spec: TaehvSpec, about: Mapping[str, Any]) -> str:
+    """The form of the latents that ComfyUI's Load VAE gives to the file that `write_comfyui` writes."""
+    if spec.latent_channels in NATIVE_CHANNELS:
+        return "normalised"
+    hunyuan = spec.latent_channels == HUNYUAN_CHANNELS and _family(about) == "hunyuan"
+    return "scaled" if hunyuan and about.get("latents") == "scaled" else "raw"
+
+
+def _family(about: Mapping[str, Any]) -> str | None:
+    """The kind of latents that a model learned: of what taught it, else of the variant that it is said to be."""
+    teacher, variant = about.get("teacher"), about.get("variant")
+    if teacher is not None:
+        return SUPPORTED[teacher].kind if teacher in SUPPORTED else None
+    return FAMILIES[variant].kind if variant is not None else None
 
 
 def default_name(target: str, spec: TaehvSpec, variant: str | None) -> str:

@@ -12,7 +12,7 @@ from tests.interop.public_taehv import PublicTaehv, blank
 from tests.models.taehv.formula import clip, formula_model, small_spec
 from tinyworld.core.errors import ConfigError
 from tinyworld.core.variants import variant
-from tinyworld.interop.published import comfyui_note, default_name, write_comfyui, write_pth
+from tinyworld.interop.public_files import comfyui_note, default_name, write_comfyui, write_pth
 from tinyworld.models.taehv import Taehv, weights
 from tinyworld.models.taehv.prune import narrower
 
@@ -61,14 +61,23 @@ def test_there_and_back_is_bit_exact(dtype: torch.dtype, tmp_path: Path) -> None
 
 def test_number_types_tell_comfyui_how_to_scale(tmp_path: Path) -> None:
     tensors, half = blank(variant("taehv"), torch.float32), blank(variant("taehv"))
-    for given, latents, wanted in [
-        (tensors, "scaled", torch.float16),
-        (half, "normalised", torch.float32),
-        (tensors, None, torch.float32),
+    hunyuan, wan = {"variant": "taehv"}, {"variant": "taew2_1"}
+    for given, about, wanted in [
+        (tensors, hunyuan | {"latents": "scaled"}, torch.float16),
+        (half, hunyuan | {"latents": "raw"}, torch.float32),
+        (half, wan | {"latents": "normalised"}, torch.float32),
+        (half, {"latents": "scaled"}, torch.float32),  # of whom, nothing says
+        (half, {"variant": "taeos1_3", "latents": "scaled"}, torch.float32),
+        (tensors, {"latents": "scaled", "teacher": "AutoencoderKLHunyuanVideo"}, torch.float16),
+        (half, hunyuan | {"latents": "scaled", "teacher": "MyVae"}, torch.float32),
+        (tensors, {}, torch.float32),
     ]:
         file = tmp_path / f"{len(list(tmp_path.iterdir()))}.safetensors"
-        assert write_comfyui(file, given, variant("taehv"), {"latents": latents}) is wanted
+        assert write_comfyui(file, given, variant("taehv"), about) is wanted, about
         assert {value.dtype for value in load_file(file).values()} == {wanted}
+    spec = variant("taecvx")  # ComfyUI would multiply its latents by HunyuanVideo's factor
+    about = {"variant": "taecvx", "latents": "scaled"}
+    assert write_comfyui(tmp_path / "c.safetensors", blank(spec), spec, about) is torch.float32
     spec = variant("taew2_2")
     assert write_comfyui(tmp_path / "w.safetensors", blank(spec), spec, {"latents": "raw"}) is torch.float16
 
@@ -82,14 +91,30 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     assert Taehv.from_pretrained(tmp_path / "a.safetensors").spec == spec
 
 
-def test_notes_for_comfyui() -> None:
-    assert comfyui_note(variant("taew2_1"), "raw") is None
-    assert comfyui_note(variant("taehv"), "scaled") is None
-    assert comfyui_note(variant("taeltx_2"), "normalised") is None
-    for name in ("taew2_1", "taew2_2"):
-        assert "teacher.latent_convention=raw" in str(comfyui_note(variant(name), "normalised"))
-    assert "no diffusion model's latents" in str(comfyui_note(variant("taew2_1"), "own"))
-    assert "gives raw ones" in str(comfyui_note(variant("taew2_1"), None))
+LOAD_VAE_GIVES = {
+    "taew2_1": "raw", "taecvx": "raw", "taeos1_3": "raw", "taew2_2": "raw", "taeltx_2": "normalised", "taeh3": "normalised",
+}  # fmt: skip
+"""Of `taehv` raw or scaled: the number type tells it."""
+
+
+@pytest.mark.parametrize("latents", ["raw", "scaled", "normalised"])
+@pytest.mark.parametrize("name", [*LOAD_VAE_GIVES, "taehv"])
+def test_every_mismatch_with_comfyui_is_noted(name: str, latents: str) -> None:
+    right = latents == LOAD_VAE_GIVES[name] if name != "taehv" else latents in ("raw", "scaled")
+    note = comfyui_note(variant(name), {"variant": name, "latents": latents})
+    assert (note is None) is right
+    if note is not None:
+        given = LOAD_VAE_GIVES.get(name, "raw")
+        assert f"takes {latents} latents" in note and f"teacher.latent_convention={given}" in note
+        assert ("WanVideoWrapper" in note) is (name in ("taew2_1", "taew2_2") and latents == "normalised")
+
+
+def test_notes_where_little_is_known() -> None:
+    assert "no diffusion model's latents" in str(comfyui_note(variant("taew2_1"), {"latents": "own"}))
+    assert "gives raw ones" in str(comfyui_note(variant("taew2_1"), {}))
+    assert "gives raw ones" in str(comfyui_note(variant("taew2_1"), {"latents": "scaled"}))
+    taught = {"variant": "taew2_1", "latents": "scaled", "teacher": "AutoencoderKLHunyuanVideo"}
+    assert comfyui_note(variant("taew2_1"), taught) is None
 
 
 def test_what_they_cannot_build_is_refused(tmp_path: Path) -> None:
@@ -103,7 +128,7 @@ def test_what_they_cannot_build_is_refused(tmp_path: Path) -> None:
 
     narrow = r"public variants alone.*encoder 32, decoder 128,64,32,32; those have encoder 64, decoder 256,128,64,64.*--to onnx"
     refused("taew2_1", narrow, narrow=True)
-    refused("taew2_1", narrow.replace("; those", "; those"), comfyui=False, narrow=True)
+    refused("taew2_1", narrow, comfyui=False, narrow=True)
     refused("taehv1_5", "leaky ReLUs.*--to pth")
     refused("taew2_2_super", "super decoder.*--to pth")
     refused("taew2_1", r"must end with \.safetensors", file="a.pth")
