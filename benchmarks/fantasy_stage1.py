@@ -145,9 +145,15 @@ def main() -> None:
             seconds[name].append(time.process_time() - began)
             branch.zero_grad(set_to_none=True)
             backbone.zero_grad(set_to_none=True)
+    backbones = {name: backbone for name, (_, backbone) in forms.items()}
+    show(backbones, seconds, memory)
+
+
+def show(backbones: dict[str, WanBackbone], seconds: dict[str, list[float]], memory: dict[str, Counted]) -> None:
+    """The table, each form beside the first."""
     print(f"{'':<32}{'CPU seconds':>12}{'ratio':>8}{'slowest':>9}{'peak MiB':>10}{'ratio':>8}")
     first: tuple[float, ...] = ()
-    for name, (_, backbone) in forms.items():
+    for name, backbone in backbones.items():
         gradients = sum(p.nbytes for p in backbone.parameters() if p.requires_grad)
         row = (min(seconds[name]), (memory[name].peak + gradients) / 2**20)
         first = first or row

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cli.helpers import refused
 from tinyworld.cli.main import main
-from tinyworld.tasks.taehv import fit_memory
+from tinyworld.tasks.taehv import plan_memory as planning
 
 
 def test_processes_and_memory_are_told(capsys: pytest.CaptureFixture[str], clips: Path) -> None:
@@ -30,8 +30,8 @@ def test_the_plan_is_that_of_the_processes_that_are_named(
     capsys: pytest.CaptureFixture[str], clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    plan = fit_memory.plan_memory
-    monkeypatch.setattr(fit_memory, "plan_memory", lambda recipe, count: asked.append(count) or plan(recipe, count))
+    plan = planning.plan_memory
+    monkeypatch.setattr(planning, "plan_memory", lambda recipe, count: asked.append(count) or plan(recipe, count))
     given = ["check", "taehv_demo", f"--data_root={clips}", "--gpu_memory=40GiB", "--processes=8", "--strategy=fsdp2"]
     assert main(given) == 0, capsys.readouterr().err
     assert asked == [8], "once, and not for the one process that checks"

@@ -225,18 +225,9 @@ def test_grouping_has_an_exact_inverse(frames: int, group: int) -> None:
         assert 1 <= len(caught.value.nearest) <= 2
 
 
-@given(spec=specs, n=counts)
-def test_group_sizes_are_the_ones_that_grouping_takes(spec: fr.TemporalLaw, n: int) -> None:
-    plan = fr.training_plan(n, spec, pad=True)
-    taken = [size for size in range(1, n + 1) if n % size == 0]
-    assert list(plan.group_sizes) == taken
-    for size in taken:
-        assert fr.seraena_groups(plan.target_frames, size).padding == 0
-
-
 @given(n=st.integers(-5, N_MAX))
-def test_nearest_wan_and_h3_counts(n: int) -> None:
-    for nearest, period, offset in ((fr.nearest_wan_counts(n), 4, 1), (fr.nearest_h3_counts(n), 17, 5)):
+def test_nearest_counts_of_wan_and_h3(n: int) -> None:
+    for nearest, period, offset in ((fr.nearest_wan_counts(n), 4, 1), (fr.nearest_counts(n, 17, 5), 17, 5)):
         valid = [m for m in range(1, N_MAX + 40) if m % period == offset]
         around = [max((m for m in valid if m <= n), default=None), min(m for m in valid if m >= n)]
         assert nearest == tuple(dict.fromkeys(m for m in around if m is not None))

@@ -272,6 +272,28 @@ def test_nothing_is_rounded_under_autocast() -> None:
     assert all(torch.equal(first, second) for first, second in zip(plain, under, strict=True))
 
 
+def test_pairs_are_spread_and_few() -> None:
+    assert g.choose_pairs(0, 12) == g.choose_pairs(1, 12) == ()
+    assert g.choose_pairs(2, 12) == ((0, 1),)
+    assert g.choose_pairs(3, 12) == ((0, 1), (1, 2))
+    assert g.choose_pairs(9, 3) == ((0, 4), (2, 6), (4, 8))
+    pairs = g.choose_pairs(97, 12)
+    assert len(pairs) == 12 and pairs[0] == (0, 10) and pairs[-1] == (86, 96)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pixels_between_pixels_by_hand(dtype: torch.dtype) -> None:
+    """u + 10 v is linear: bilinear values are exact, at the border too; what is beside u and v does not matter."""
+    v, u = torch.meshgrid(torch.arange(4.0), torch.arange(5.0), indexing="ij")
+    picture = torch.stack([u + 10 * v, torch.ones(4, 5)]).to(dtype)
+    seen = torch.tensor([[0, 0, 9], [4, 3, -1], [1.25, 2.5, 0], [3, 0.5, 7]], dtype=torch.float64)
+    found = g.sample_pixels(picture, seen)
+    assert found.dtype == dtype
+    wanted = torch.tensor([[0, 34, 26.25, 8], [1, 1, 1, 1]], dtype=dtype)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    assert float(g.sample_pixels(picture[:1, :1, :1], seen[:1])) == 0
+
+
 @pytest.mark.parametrize("name", ["sample_000", "sample_001", "sample_008"])
 def test_real_sequences_reproject(shared: Path, name: str) -> None:
     """Frame 0's depth, seen from frame 10, against frame 10's depth: the error measured when the data was made."""

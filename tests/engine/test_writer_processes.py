@@ -35,6 +35,19 @@ def work(rank: int, folder: Path) -> None:
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=240)
     )
     run = folder / "run"
+    facts = {**written_together(run, rank), **written_apart(run, rank)}
+    torch.save(facts, folder / f"facts-{rank}.pt")
+    dist.gather("end")
+    gone = make(run)
+    torch.distributed.destroy_process_group()
+    if rank == 0:  # the process ends while its thread waits for the other: not for a whole time-out
+        gone.save(4, contents(4.0), {})
+        return
+    os._exit(0)  # the other rank: gloo's threads abort an orderly exit now and then, after all work is done
+
+
+def written_together(run: Path, rank: int) -> dict[str, Any]:
+    """A checkpoint of both, one that a disk refuses, and the next."""
     facts: dict[str, Any] = {}
     one = make(run)
     one.save(1, contents(1.0, rank), {})
@@ -54,7 +67,12 @@ def work(rank: int, folder: Path) -> None:
     dist.gather("second")
     facts["names"] = names(run)
     dist.gather("names")
+    return facts
 
+
+def written_apart(run: Path, rank: int) -> dict[str, Any]:
+    """Checkpoints that one rank begins when the other has gone, or is late."""
+    facts: dict[str, Any] = {}
     late = make(run, timeout=0.3)
     if rank == 0:
         late.save(3, contents(3.0, rank), {})
@@ -74,14 +92,7 @@ def work(rank: int, folder: Path) -> None:
         lonely.save(3, contents(3.0, rank), {})
         facts["lonely"] = error_of(lonely)
     facts["end"] = names(run)
-    torch.save(facts, folder / f"facts-{rank}.pt")
-    dist.gather("end")
-    gone = make(run)
-    torch.distributed.destroy_process_group()
-    if rank == 0:  # the process ends while its thread waits for the other: not for a whole time-out
-        gone.save(4, contents(4.0), {})
-        return
-    os._exit(0)  # the other rank: gloo's threads abort an orderly exit now and then, after all work is done
+    return facts
 
 
 def test_two_processes_write_one_checkpoint_or_none(tmp_path: Path) -> None:

@@ -67,11 +67,6 @@ class FramePlan:
         """One entry per decoded frame: whether the clip has a frame to compare it with."""
         return tuple(i < self.target_frames for i in range(self.decoded_frames))
 
-    @property
-    def group_sizes(self) -> tuple[int, ...]:
-        """Sizes of frame groups that divide the target frames exactly, ascending."""
-        return divisors(self.target_frames)
-
 
 @dataclass(frozen=True)
 class GroupPlan:
@@ -265,11 +260,6 @@ def nearest_counts(n: int, period: int, offset: int) -> tuple[int, ...]:
 def nearest_wan_counts(n: int) -> tuple[int, ...]:
     """The frame counts 4k + 1 around n, which Wan's video VAE and transformer take."""
     return nearest_counts(n, 4, 1)
-
-
-def nearest_h3_counts(n: int) -> tuple[int, ...]:
-    """The frame counts 17k + 5 around n, which H3's video VAE takes."""
-    return nearest_counts(n, H3_CHUNK, H3_LAST_FRAMES)
 
 
 def wan_latent_count(n_frames: int) -> int:

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 MIN_SCALE, MAX_SCALE = 1e-6, 1e6
+MAX_STEP = 10
+"""Frames between the two of a pair that is compared: far enough to move, near enough to see the same things."""
 MIN_FOV, MAX_FOV = 1e-3, torch.pi - 1e-3
 """Fields of view outside are no lens's: what a head predicts before it has learned anything stays finite."""
 
@@ -146,6 +148,26 @@ def project(points: Tensor, intrinsics: Tensor) -> Tensor:
     divisor = torch.where(front, z, 1.0)  # so that no NaN comes back in gradients
     u, v = (torch.where(front, value, -torch.inf) for value in (fx * x / divisor + cx, fy * y / divisor + cy))
     return torch.stack(torch.broadcast_tensors(u, v, z), -1)
+
+
+def choose_pairs(frames: int, count: int) -> tuple[tuple[int, int], ...]:
+    """At most `count` pairs (i, i + step), evenly spread over a clip; step is MAX_STEP, or half of a shorter clip."""
+    step = max(1, min(MAX_STEP, (frames - 1) // 2))
+    starts = frames - step
+    if starts < 1:
+        return ()
+    count = min(count, starts)
+    chosen = [round(k * (starts - 1) / max(1, count - 1)) for k in range(count)]
+    return tuple((first, first + step) for first in chosen)
+
+
+def sample_pixels(picture: Tensor, seen: Tensor) -> Tensor:
+    """Bilinear values C n of a floating point picture C H W at places n 2 or more (u, v, …) inside it, as `project` gives."""
+    height, width = picture.shape[-2:]
+    last = seen.new_tensor([max(width - 1, 1), max(height - 1, 1)])
+    grid = (seen[None, None, :, :2] / last * 2 - 1).to(picture)
+    sampled = functional.grid_sample(picture[None], grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return sampled[0, :, 0]
 
 
 def world_points(depth: Tensor, cameras: Cameras) -> Tensor:

@@ -2,7 +2,8 @@
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,34 +56,41 @@ def evaluate(
     mine = left[rank::world]
     rounds = -(-len(left[::world]) // batch)
     began, why_not, error = time.monotonic(), "", None
-    was_training = model.training
-    model.eval()
-    try:
-        with rng.isolated(rng.derive_seed("evaluate", rank)), torch.no_grad():
-            for round_index in range(rounds):
-                say("agree", [])
-                late = 0 < limit < time.monotonic() - began
-                stopped, too_late, failed = dist.total([stop is not None and stop.is_set, late, error is not None])
-                if failed:
-                    break
-                if stopped or too_late:
-                    why_not = "a signal" if stopped else f"the time limit of {limit:g} s"
-                    break
-                share = mine[round_index * batch : (round_index + 1) * batch]
-                say("validate", [str(number) for number in share])
-                try:
-                    if share:
-                        rows |= zip(share, task.evaluate(model, [samples[i] for i in share], device), strict=True)
-                except Exception as problem:
-                    if not dist.active():
-                        raise
-                    error = problem
-    finally:
-        model.train(was_training)
+    with _measuring(model, "evaluate"):
+        for round_index in range(rounds):
+            say("agree", [])
+            late = 0 < limit < time.monotonic() - began
+            stopped, too_late, failed = dist.total([stop is not None and stop.is_set, late, error is not None])
+            if failed:
+                break
+            if stopped or too_late:
+                why_not = "a signal" if stopped else f"the time limit of {limit:g} s"
+                break
+            share = mine[round_index * batch : (round_index + 1) * batch]
+            say("validate", [str(number) for number in share])
+            try:
+                if share:
+                    rows |= zip(share, task.evaluate(model, [samples[i] for i in share], device), strict=True)
+            except Exception as problem:
+                if not dist.active():
+                    raise
+                error = problem
     say("agree", [])
     dist.raise_together(error)
     everything = {number: row for part in dist.gather(rows) for number, row in part.items()}
     return Measured(dict(sorted(everything.items())), not why_not, why_not)
+
+
+@contextmanager
+def _measuring(model: nn.Module, purpose: str) -> Iterator[None]:
+    """In evaluation mode, without gradients, with random state of its own for each purpose and rank; all is put back."""
+    was_training = model.training
+    model.eval()
+    try:
+        with rng.isolated(rng.derive_seed(purpose, dist.rank())), torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
 
 
 def mean_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -210,12 +218,9 @@ class Validator:
                 if old.name not in keep:
                     shutil.rmtree(old)
         folder.mkdir(parents=True, exist_ok=True)
-        was_training = model.training
-        model.eval()
-        with rng.isolated(rng.derive_seed("preview", dist.rank())), torch.no_grad():
+        with _measuring(model, "preview"):
             for sample in self.samples[: self.config.num_preview_clips][dist.rank() :: dist.world_size()]:
                 self.task.preview(model, sample, self.device, folder)
-        model.train(was_training)
         liveness.phase("agree", state.step)
 
 

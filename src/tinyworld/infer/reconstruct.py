@@ -65,17 +65,9 @@ def reconstruct_video(
     meter, baseline = ClipMeter(), MeanColourMeter()
     width = info.width if plain else 3 * info.width
     writer = nullcontext() if output is None else VideoWriter(output, width, info.height, info.fps or 24)
-    seconds = 0.0
     with writer as file:
-        pieces = StreamingTaehv(model, plan.latent_frames, tile).reconstruct(source.pieces())
-        while True:
-            began = time.monotonic()
-            source.reading = 0.0
-            piece = next(pieces, None)
-            _wait(model)
-            seconds += time.monotonic() - began - source.reading
-            if piece is None:
-                break
+        stream = StreamingTaehv(model, plan.latent_frames, tile)
+        for piece in source.timed(stream.reconstruct(source.pieces())):
             made = piece[0].float().cpu()
             originals = [source.shown.popleft() for _ in range(len(made))]
             wanted = _to_float(np.stack(originals))
@@ -92,7 +84,7 @@ def reconstruct_video(
         info.width,
         **meter.result(),
         baseline_psnr=baseline.psnr(),
-        seconds=seconds,
+        seconds=source.working,
     )
 
 
@@ -109,15 +101,18 @@ def means(rows: Sequence[Reconstruction]) -> dict[str, float]:
 
 
 class _Source:
-    """Frames of a video for the model, one latent's worth at a time; keeps those that are not decoded yet."""
+    """Frames of a video for the model, one latent's worth at a time; keeps those that are not decoded yet.
+
+    working: seconds that the model took, without the reading.
+    """
 
     def __init__(self, model: Taehv, video: Path, count: int) -> None:
         self.frames = itertools.islice(iter_frames(video), count)
-        self.step = model.spec.t_down
+        self.model, self.step = model, model.spec.t_down
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self.shown: deque[np.ndarray] = deque()
-        self.reading = 0.0
+        self.reading = self.working = 0.0
 
     def pieces(self) -> Iterator[Tensor]:
         """1 t C H W each."""
@@ -129,6 +124,17 @@ class _Source:
                 return
             self.shown.extend(pictures)
             yield _to_float(np.stack(pictures)).to(self.device, self.dtype)[None]
+
+    def timed(self, made: Iterator[Tensor]) -> Iterator[Tensor]:
+        """What the model makes of the pieces, as it comes."""
+        while True:
+            began, self.reading = time.monotonic(), 0.0
+            piece = next(made, None)
+            _wait(self.model)
+            self.working += time.monotonic() - began - self.reading
+            if piece is None:
+                return
+            yield piece
 
 
 def _to_float(pictures: np.ndarray) -> Tensor:

@@ -12,13 +12,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from tinyworld.core.geometry import Cameras, compose, inverse, project, to_camera, unproject
+from tinyworld.core.geometry import (
+    Cameras,
+    choose_pairs,
+    compose,
+    inverse,
+    project,
+    sample_pixels,
+    to_camera,
+    unproject,
+)
 from tinyworld.metrics.trajectory import STILL
 
-MAX_GAP = 10
-"""Frames between the two of a pair: far enough to move, near enough to see the same things."""
 MOST_PAIRS = 16
 """Of a clip; they are spread evenly over it."""
 MIN_OVERLAP = 0.15
@@ -57,20 +63,9 @@ def agreement(frames: Tensor, depth: Tensor, cameras: Cameras) -> Agreement:
             f"frames T 3 H W, depth T H W and cameras T 3 4 do not agree: {tuple(frames.shape)}, {size}, "
             f"{tuple(cameras.extrinsics.shape)}"
         )
-    found = [_pair(frames, depth, cameras, i, j) for i, j in pairs_of(len(depth))]
+    found = [_pair(frames, depth, cameras, i, j) for i, j in choose_pairs(len(depth), MOST_PAIRS)]
     columns = torch.tensor(found, dtype=torch.float64).reshape(-1, 6)
     return Agreement(*(float(column.nanmean()) for column in columns.unbind(1)))
-
-
-def pairs_of(frames: int) -> list[tuple[int, int]]:
-    """At most MOST_PAIRS pairs (i, i + gap), evenly spread; the gap is MAX_GAP, or half of a shorter clip."""
-    gap = max(1, min(MAX_GAP, (frames - 1) // 2))
-    starts = frames - gap
-    count = min(MOST_PAIRS, starts)
-    if starts < 1:
-        return []
-    chosen = [round(k * (starts - 1) / max(1, count - 1)) for k in range(count)]
-    return [(first, first + gap) for first in chosen]
 
 
 def colour_flicker(frames: Tensor) -> float:
@@ -122,9 +117,9 @@ def _pair(frames: Tensor, depth: Tensor, cameras: Cameras, i: int, j: int) -> tu
     same = torch.isfinite(unmoved) & (unmoved > 0)
     colours, other = frames[i][:, known][:, both], frames[j]
     differences = (
-        _colours_at(other, seen[both]) - colours,
+        sample_pixels(other, seen[both]) - colours,
         other[:, known][:, both] - colours,
-        _colours_at(other, flat[both]) - colours,
+        sample_pixels(other, flat[both]) - colours,
     )
     return (
         float(((z - d).abs() / d).median()),
@@ -150,15 +145,6 @@ def _depth_at(depth: Tensor, seen: Tensor) -> Tensor:
     known = torch.isfinite(depth) & (depth > 0)
     layers = torch.stack([torch.where(known, 1 / torch.where(known, depth, 1.0), 0.0), known.double()])
     inside = _inside(seen, *depth.shape)
-    closeness, share = _colours_at(layers, torch.where(inside[:, None], seen, 0.0))
+    closeness, share = sample_pixels(layers, torch.where(inside[:, None], seen, 0.0))
     whole = inside & (share > 1 - 1e-6)
     return torch.where(whole, 1 / torch.where(whole, closeness, 1.0), 0.0)
-
-
-def _colours_at(picture: Tensor, seen: Tensor) -> Tensor:
-    """Bilinear values C n of a picture C H W at places (u, v, …) inside it."""
-    height, width = picture.shape[-2:]
-    last = seen.new_tensor([max(width - 1, 1), max(height - 1, 1)])
-    grid = (seen[None, None, :, :2] / last * 2 - 1).to(picture)
-    sampled = functional.grid_sample(picture[None], grid, mode="bilinear", padding_mode="border", align_corners=True)
-    return sampled[0, :, 0]

@@ -70,7 +70,9 @@ def metrics_of(run: Run) -> tuple[Metric, ...]:
     if family(run) in COLUMNS:
         return AUTOENCODER if family(run) == "taehv" else WORLD
     known = {metric.key: metric for metric in (*AUTOENCODER, *WORLD)}
-    found = [key for entry in run.validations for key in entry if key not in NO_METRICS and number(entry[key]) is not None]
+    found = [
+        key for entry in run.validations for key in entry if key not in NO_METRICS and number(entry[key]) is not None
+    ]
     return tuple(known.get(key, Metric(key, key, "")) for key in dict.fromkeys(found))
 
 

@@ -2,6 +2,8 @@
 
 from tinyworld.config.schema import FantasyRecipe, Recipe, TaehvRecipe
 from tinyworld.engine.task import Task
+from tinyworld.tasks.memory_advice import checked, memory_limit
+from tinyworld.tasks.memory_plan import MemoryPlan
 
 
 def build_task(recipe: Recipe) -> Task:
@@ -18,15 +20,19 @@ def build_task(recipe: Recipe) -> Task:
 
 def check_memory(recipe: Recipe, processes: int) -> None:
     """Raise ConfigError with changes that fit when the recipe's plan exceeds the GPU here, or run.gpu_memory."""
-    from tinyworld.tasks.memory_advice import memory_limit
+    if memory_limit(recipe) is not None:
+        checked_plan(recipe, processes)
 
-    if memory_limit(recipe) is None:
-        return
+
+def checked_plan(recipe: Recipe, processes: int) -> MemoryPlan:
+    """The recipe's plan. Raises as `check_memory`."""
     if isinstance(recipe, FantasyRecipe):
-        from tinyworld.tasks.fantasy import fit_memory as fantasy
+        from tinyworld.tasks.fantasy import memory_proposals as fantasy
+        from tinyworld.tasks.fantasy import plan_memory as fantasy_plan
 
-        fantasy.check_memory(recipe, processes)
-    elif isinstance(recipe, TaehvRecipe):
-        from tinyworld.tasks.taehv import fit_memory as taehv
+        return checked(recipe, processes, fantasy_plan.plan_memory, fantasy.advice)
+    from tinyworld.tasks.taehv import memory_proposals as taehv
+    from tinyworld.tasks.taehv import plan_memory as taehv_plan
 
-        taehv.check_memory(recipe, processes)
+    assert isinstance(recipe, TaehvRecipe)
+    return checked(recipe, processes, taehv_plan.plan_memory, taehv.advice)

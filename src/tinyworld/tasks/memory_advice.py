@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ import torch
 
 from tinyworld.config.schema import Recipe
 from tinyworld.config.size import parse_size
+from tinyworld.core.errors import ConfigError
 from tinyworld.engine.accelerate_setup import training_device
 from tinyworld.engine.memory import gib
 from tinyworld.tasks.memory_plan import MemoryPlan
@@ -46,12 +47,21 @@ def memory_limit(recipe: Recipe) -> tuple[int, str] | None:
     return torch.cuda.get_device_properties(device).total_memory, torch.cuda.get_device_name(device)
 
 
-def refusal(plan: MemoryPlan, limit: int, source: str, advice: str) -> str:
-    """One paragraph: what is too much, and `advice`."""
-    return (
-        f"the plan needs {gib(plan.total)} per process, and {source} holds {gib(limit)}. Most is needed for: {plan.dearest} "
-        f"({plan.clips_at(plan.dearest)}).{advice}"
-    )
+def checked(
+    recipe: AnyRecipe,
+    processes: int,
+    plan_memory: Callable[[AnyRecipe, int], MemoryPlan],
+    advice: Callable[[AnyRecipe, int, int], str],
+) -> MemoryPlan:
+    """The recipe's plan, made by its family. Raises ConfigError with the family's advice when it exceeds `memory_limit`."""
+    plan, limit = plan_memory(recipe, processes), memory_limit(recipe)
+    if limit is not None and plan.total > limit[0]:
+        size, source = limit
+        raise ConfigError(
+            f"the plan needs {gib(plan.total)} per process, and {source} holds {gib(size)}. Most is needed for: "
+            f"{plan.dearest} ({plan.clips_at(plan.dearest)}).{advice(recipe, processes, size)}"
+        )
+    return plan
 
 
 def advised(found: Sequence[Proposal], hopeless: str) -> str:

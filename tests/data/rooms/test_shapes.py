@@ -38,7 +38,7 @@ def test_hits_lie_on_the_surface_and_nothing_lies_before_them(kind: Kind, seed: 
     hit = np.isfinite(t)
     assert hit.any()
     points = origin[:, None] + directions[:, hit] * t[hit]
-    assert np.abs(clearance(one, points)).max() < 2e-5
+    assert np.abs(clearance(one, points)).max() < 1e-4  # float32 over a distance of 3, grazing hits included
     for share in (0.3, 0.9, 0.99):
         assert clearance(one, origin[:, None] + directions[:, hit] * (t[hit] * np.float32(share))).min() > 0
     # A ray that misses is outside all along.

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from tests.infer.world.planes import plane_scene
+from tests.infer.world.ply import read_ply
 from tinyworld.core.errors import ConfigError, DataError, MissingFileError
 from tinyworld.core.files import verify_folder
 from tinyworld.core.geometry import Cameras
 from tinyworld.infer.world import scene as module
-from tinyworld.infer.world.cloud import CloudOptions, cloud_of, read_ply
+from tinyworld.infer.world.cloud import CloudOptions, cloud_of
 from tinyworld.infer.world.scene import Scene, read_scene, write_scene
 from tinyworld.media.camera_files import read_cameras
 from tinyworld.media.read import iter_frames, probe

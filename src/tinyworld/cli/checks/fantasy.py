@@ -9,7 +9,7 @@ def check(recipe: FantasyRecipe, processes: int) -> None:
     """Print it. Raises UserError kinds for what training would not start with."""
     _frames(recipe)
     print_parameters(recipe)
-    _memory(recipe, processes)
+    print_plan(recipe, processes)
     _start(recipe)
 
 
@@ -34,12 +34,6 @@ def print_parameters(recipe: FantasyRecipe) -> None:
             print(f"  {name:<20}{count:>15,}  {title}")
     total, frozen = sum(found.trained.values()), sum(found.frozen.values())
     print(f"{total:,} trained / {frozen:,} frozen")
-
-
-def _memory(recipe: FantasyRecipe, processes: int) -> None:
-    from tinyworld.tasks.fantasy.fit_memory import check_memory
-
-    print_plan(recipe, check_memory(recipe, processes))
 
 
 def _start(recipe: FantasyRecipe) -> None:

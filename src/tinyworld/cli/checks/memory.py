@@ -1,18 +1,15 @@
 """What `tinyworld check` says of a memory plan, for every family alike."""
 
-from typing import TYPE_CHECKING
-
 from tinyworld.config.schema import Recipe
 
-if TYPE_CHECKING:
-    from tinyworld.tasks.memory_plan import MemoryPlan
 
-
-def print_plan(recipe: Recipe, plan: "MemoryPlan") -> None:
-    """The plan, and what it leaves of the GPU's memory."""
+def print_plan(recipe: Recipe, processes: int) -> None:
+    """The plan, and what it leaves of the GPU's memory. Raises ConfigError when it exceeds that."""
     from tinyworld.engine.memory import gib
+    from tinyworld.tasks.build import checked_plan
     from tinyworld.tasks.memory_advice import memory_limit
 
+    plan = checked_plan(recipe, processes)
     for line in plan.lines():
         print(line)
     limit = memory_limit(recipe)

@@ -49,9 +49,7 @@ def _start(recipe: TaehvRecipe) -> None:
 
 
 def _memory(recipe: TaehvRecipe, processes: int) -> None:
-    from tinyworld.tasks.taehv.fit_memory import check_memory
-
-    print_plan(recipe, check_memory(recipe, processes))
+    print_plan(recipe, processes)
     if recipe.seraena.use_seraena:
         kept, size_mb = recipe.checkpoint.checkpoints_total_limit, recipe.seraena.seraena_buffer_mb
         where = "main memory" if recipe.seraena.seraena_buffer_device == "cpu" else "the training device"

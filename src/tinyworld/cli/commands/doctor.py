@@ -55,7 +55,9 @@ def run(options: argparse.Namespace) -> int:
         print(f"{text}: {outcome}")
         return 0 if outcome.startswith("finished") and not findings else _report(findings)
     if re.fullmatch(r"[^\s\0]*/[^\s\0]*", text):
-        raise MissingFileError(f"No folder {text}. Name a run folder, such as output/<run>, or give a message in quotes.")
+        raise MissingFileError(
+            f"No folder {text}. Name a run folder, such as output/<run>, or give a message in quotes."
+        )
     return _report(diagnose(text))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import torch
 
-from tinyworld.core.errors import ConfigError, DataError, MissingFileError
+from tinyworld.core.errors import ConfigError
 from tinyworld.core.files import write_atomic
 from tinyworld.core.geometry import Cameras, to_camera, world_points
 
@@ -19,7 +19,6 @@ VERTEX = np.dtype(
     [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")],
 )
 PLY_TYPES = {"<f4": "float", "|u1": "uchar"}
-MAX_HEADER = 4096
 LARGEST = 1e6
 """Points farther than this many units from the first camera are left out: no scene is that large, exp of a broken depth is."""
 
@@ -155,34 +154,3 @@ def write_ply(cloud: Cloud, path: str | Path) -> None:
     lines += [f"property {PLY_TYPES[VERTEX[name].str]} {name}" for name in VERTEX.names or ()]
     header = "\n".join([*lines, "end_header"]) + "\n"
     write_atomic(Path(path), header.encode() + vertices.tobytes())
-
-
-def read_ply(path: str | Path) -> Cloud:
-    """The cloud in a PLY of the form that `write_ply` writes; comments are allowed.
-
-    Raises MissingFileError, or DataError naming the file and what differs.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such file")
-    content = path.read_bytes()
-    end = content.find(b"end_header\n", 0, MAX_HEADER)
-    lines = [line for line in content[: max(end, 0)].decode("ascii", "replace").split("\n") if line]
-    lines = [line for line in lines if not line.startswith(("comment", "obj_info"))]
-    properties = [f"property {PLY_TYPES[VERTEX[name].str]} {name}" for name in VERTEX.names or ()]
-    told = lines[2].split() if len(lines) > 2 else []
-    good = lines[:2] == ["ply", "format binary_little_endian 1.0"] and lines[3:] == properties
-    if not good or told[:2] != ["element", "vertex"] or not told[-1].isdecimal():
-        raise DataError(
-            f"{path}: not a cloud of tinyworld's: a binary little-endian PLY whose vertices have float x y z and uchar red "
-            "green blue, and nothing else."
-        )
-    body = content[end + len(b"end_header\n") :]
-    if len(body) != int(told[-1]) * VERTEX.itemsize:
-        raise DataError(
-            f"{path}: {len(body)} bytes of points where the header promises {int(told[-1]) * VERTEX.itemsize}."
-        )
-    vertices = np.frombuffer(body, VERTEX)
-    points = np.stack([vertices[name] for name in ("x", "y", "z")], 1)
-    colours = np.stack([vertices[name] for name in ("red", "green", "blue")], 1)
-    return Cloud(points.astype(np.float32), colours)

@@ -25,6 +25,7 @@ from tinyworld.core.world_sizes import BackboneSpec
 from tinyworld.models.fantasy.backbone import WanBackbone, kept_dtype
 from tinyworld.models.fantasy.backbone_names import ADAPTER, TRANSFORMER, stored_names
 from tinyworld.models.fantasy.backbone_sizes import KEY, WANTED, layout_of, read_spec
+from tinyworld.models.fantasy.tensor_files import compared, told
 
 ARCHITECTURE = "wan_backbone"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
@@ -34,8 +35,7 @@ ADAPTER_NAME = "control_adapter.safetensors"
 WORLD_NAME = "world.json"
 RUN_NAMES = ("ema.safetensors", "model.safetensors")
 """Weights in a checkpoint of a run, the average first."""
-SHOWN = 5
-"""How many names of each kind a message shows."""
+NUMBERS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def open_backbone(
@@ -69,7 +69,7 @@ def read_weights(path: str | Path, expected: BackboneSpec | None = None) -> tupl
     names = stored_names(shapes, layout_of(tensors))
     problems = _misfits(tensors, {stored: shapes[name] for stored, name in names.items()})
     if problems:
-        raise WeightsError(f"The weights at {place} do not make a video transformer: {'; '.join(problems)}. {WANTED}")
+        raise WeightsError(f"The weights at {place} do not make a video transformer: {problems}. {WANTED}")
     return spec, {name: tensors[stored] for stored, name in names.items()}
 
 
@@ -183,28 +183,20 @@ def _json(file: Path) -> dict[str, Any]:
     return values
 
 
-def _misfits(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    shared = [name for name in shapes if name in tensors]
-    kinds = {
-        "missing": [name for name in shapes if name not in tensors],
-        "unused": [name for name in tensors if name not in shapes],
-        "of another shape": [
-            f"{name}: {tuple(tensors[name].shape)} instead of {shapes[name]}"
-            for name in shared
-            if tuple(tensors[name].shape) != shapes[name]
-        ],
-        "not float32, bfloat16 or float16": [
-            f"{name}: {tensors[name].dtype}"
-            for name in shared
-            if tensors[name].dtype not in (torch.float32, torch.bfloat16, torch.float16)
-        ],
-    }
-    return [
-        f"{len(names)} {'tensor is' if len(names) == 1 else 'tensors are'} {kind} "
-        f"({', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''})"
-        for kind, names in kinds.items()
-        if names
-    ]
+def _misfits(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> str:
+    found = compared(tensors, shapes)
+    return told(
+        {
+            "missing": found.missing,
+            "unused": found.extra,
+            "of another shape": [
+                f"{name}: {tuple(tensors[name].shape)} instead of {shapes[name]}" for name in found.reshaped
+            ],
+            "not float32, bfloat16 or float16": [
+                f"{name}: {tensors[name].dtype}" for name in found.shared if tensors[name].dtype not in NUMBERS
+            ],
+        }
+    )
 
 
 def _no_adapter(place: Path) -> str:

@@ -21,14 +21,13 @@ from tinyworld.core.files import find, json_ready, write_atomic
 from tinyworld.core.version import __version__
 from tinyworld.core.world_sizes import WorldSpec
 from tinyworld.models.fantasy.branch import GeometryBranch, Stage
+from tinyworld.models.fantasy.tensor_files import compared, counted, told
 
 ARCHITECTURE = "fantasyworld"
 WEIGHTS_NAME = "model.safetensors"
 """Of the one in a folder."""
 PREFIXES = ("pipe.dit.", "module.")
 STAGE_TWO_GROUPS = ("camera_adapters", "irg_cross_attns")
-SHOWN = 5
-"""How many keys of each kind a message names."""
 SHOWN_DIGEST = 12
 
 Fate = Literal["loaded", "frozen", "new", "unused"]
@@ -138,7 +137,7 @@ def load_into(
     broken = [key for key in shared if not torch.isfinite(state[key]).all()]
     if broken:
         raise WeightsError(
-            f"{info.file.name} cannot be used: {_count(broken, 'not finite')}. Give an earlier file of that run."
+            f"{info.file.name} cannot be used: {counted(broken, 'not finite')}. Give an earlier file of that run."
         )
     with torch.no_grad():
         own = branch.state_dict()
@@ -202,20 +201,18 @@ def _refuse_misfits(
     state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], file: Path, what: str, exact: bool = False
 ) -> None:
     """Raise WeightsError unless the state has all these tensors (`exact`: and no others) as floating point numbers."""
-    shared = [key for key in shapes if key in state]
+    found = compared(state, shapes)
+    integers = [f"{key} ({state[key].dtype})" for key in found.shared if not state[key].is_floating_point()]
     problems = {
-        "missing": [key for key in shapes if key not in state],
-        "unexpected": [key for key in state if exact and key not in shapes],
+        "missing": found.missing,
+        "unexpected": found.extra if exact else [],
         "of another shape": [
-            f"{key} is {_size(tuple(state[key].shape))} instead of {_size(shapes[key])}"
-            for key in shared
-            if tuple(state[key].shape) != shapes[key]
+            f"{key} is {_size(tuple(state[key].shape))} instead of {_size(shapes[key])}" for key in found.reshaped
         ],
-        "not floating point": [f"{key} ({state[key].dtype})" for key in shared if not state[key].is_floating_point()],
+        "not floating point": integers,
     }
-    found = [_count(keys, kind) for kind, keys in problems.items() if keys]
-    if found:
-        raise WeightsError(f"{file.name} does not fit {what}: {'; '.join(found)}.")
+    if said := told(problems):
+        raise WeightsError(f"{file.name} does not fit {what}: {said}.")
 
 
 def _bare(key: str) -> str:
@@ -235,11 +232,6 @@ def _has(stage: Stage, key: str) -> bool:
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tensor.shape) for key, tensor in state.items()}
-
-
-def _count(keys: list[str], kind: str) -> str:
-    more = ", …" if len(keys) > SHOWN else ""
-    return f"{len(keys)} {'tensor is' if len(keys) == 1 else 'tensors are'} {kind} ({', '.join(keys[:SHOWN])}{more})"
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -17,7 +17,8 @@ from tinyworld.core import dist
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import DataError, UserError
 from tinyworld.core.geometry import encode_pose
-from tinyworld.data.latent_cache import IncompleteCacheError
+from tinyworld.core.pixels import to_unit_range
+from tinyworld.data.entries import IncompleteCacheError
 from tinyworld.data.loader import step_batches
 from tinyworld.data.worlds.batch import WorldBatch, stack_worlds
 from tinyworld.engine import checkpoint
@@ -32,9 +33,9 @@ from tinyworld.models.fantasy.branch import GeometryBranch
 from tinyworld.models.fantasy.prediction import Geometry
 from tinyworld.tasks.fantasy import measure
 from tinyworld.tasks.fantasy.conditions import codec_digest, condition_cache
-from tinyworld.tasks.fantasy.fit_memory import advice
 from tinyworld.tasks.fantasy.inputs import Encoded, Inputs, assembled, drawn, encoded, recalled
 from tinyworld.tasks.fantasy.made_up import made_up_batch, made_up_conditions
+from tinyworld.tasks.fantasy.memory_proposals import advice
 from tinyworld.tasks.fantasy.networks import build_networks
 from tinyworld.tasks.fantasy.objective import flow_losses, geometry_losses, joined
 from tinyworld.tasks.fantasy.sources import cached_cuts, dataset_of, find_sources, measured, order_of, wanted
@@ -308,8 +309,3 @@ class FantasyTask:
             "flow_shift": self.recipe.loss.flow_shift,
             "split": [self.recipe.run.seed, data.held_out_fraction],
         }
-
-
-def to_unit_range(frames: Tensor) -> Tensor:
-    """uint8 N T C H W to float32 in [0, 1]: the one place that casts a batch."""
-    return frames.float().div_(255)

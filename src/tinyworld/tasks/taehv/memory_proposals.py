@@ -1,17 +1,17 @@
 """What makes a run fit that does not: changes of the recipe, each tried with the same plan, never guessed."""
 
-import json
 import math
 from collections.abc import Callable, Collection, Iterable
 
-from tinyworld.config.batch import accumulations, clips_per_step
+from tinyworld.config.batch import clips_per_step
 from tinyworld.config.rules import check_rules
 from tinyworld.config.schema import Stage, TaehvRecipe
-from tinyworld.core.errors import ConfigError, DataError, FramePlanError
+from tinyworld.core.errors import DataError, FramePlanError
 from tinyworld.core.frames import divisors
 from tinyworld.models.teachers import TeacherFacts
-from tinyworld.tasks.memory_advice import Changes, Proposal, apply
-from tinyworld.tasks.memory_plan import ALLOWANCE, MemoryPlan
+from tinyworld.tasks.memory_advice import Changes, Proposal, advised, apply
+from tinyworld.tasks.memory_plan import ALLOWANCE
+from tinyworld.tasks.memory_search import SAME_CLIPS, Search, Way, smaller_pictures
 from tinyworld.tasks.taehv.memory_parts import empty_reference, taught_count
 from tinyworld.tasks.taehv.plan_memory import MOVABLE, plans
 
@@ -23,6 +23,15 @@ SAME_LESSON = {
 }
 """Changes after which the model learns the same, and what they cost."""
 TILING = ("teacher.ref_vae_tiling", "faint seams in the reference VAE's latents; no resume of an older run")
+HOPELESS = (
+    "No batch, clip size or setting of this recipe fits; use a GPU with more memory, or a narrower model (keys: "
+    "model.encoder_width, model.decoder_widths)."
+)
+
+
+def advice(recipe: TaehvRecipe, processes: int, limit: int) -> str:
+    """The proposals as text that goes on after a sentence."""
+    return advised(proposals(recipe, processes, limit), HOPELESS)
 
 
 def proposals(recipe: TaehvRecipe, processes: int, limit: int) -> list[Proposal]:
@@ -35,22 +44,22 @@ def proposals(recipe: TaehvRecipe, processes: int, limit: int) -> list[Proposal]
     if search.least > limit:
         return []
     mild = [*search.same_lesson(), *search.fitting(search.batches())]
-    if not search.too_large and (found := search.largest(search.measured())):
+    if not search.too_large and (found := search.largest_valid(search.measured())):
         mild.append(found)
     if not mild:
         mild = search.together()
     if not search.too_large:
         return mild
-    clips = [found for shrink in (search.frames, search.sizes) if (found := search.largest(shrink()))]
+    clips = [found for shrink in (search.frames, search.sizes) if (found := search.largest_valid(shrink()))]
     if not mild and not clips:
         base = search.everything()
-        clips = [found for shrink in (search.frames, search.sizes) if (found := search.largest(shrink(), base))]
+        clips = [found for shrink in (search.frames, search.sizes) if (found := search.largest_valid(shrink(), base))]
     return [*mild, *clips]
 
 
-class _Search:
+class _Search(Search[TaehvRecipe]):
     def __init__(self, recipe: TaehvRecipe, processes: int, limit: int) -> None:
-        self.recipe, self.processes, self.limit = recipe, processes, limit
+        super().__init__(recipe, processes, limit, lambda *given: max(plan.total for plan in plans(*given)))
         every = plans(recipe, processes)
         self.plan = max(every, key=lambda plan: (plan.training, plan.total))
         self.too_large = {plan.clips[1:] for plan in every if plan.training > limit}
@@ -58,24 +67,20 @@ class _Search:
         self.least = ALLOWANCE + sum(size for name, size in self.plan.standing.items() if name not in MOVABLE)
         reference = empty_reference(recipe)
         self.facts: TeacherFacts | None = None if reference is None else reference.facts
-        self._tried: dict[str, MemoryPlan | None] = {}
 
     def same_lesson(self) -> list[Proposal]:
         return self.fitting(({key: value}, cost) for key, (value, cost) in SAME_LESSON.items() if self._changes(key))
 
-    def batches(self) -> list[tuple[Changes, str]]:
+    def batches(self) -> list[Way]:
         """Fewer clips per pass and more passes, the same clips per step; where no stage allows that, fewer clips."""
         recipe, stages = self.recipe, self.recipe.stages()
         number = next(i for i, stage in enumerate(stages) if stage.key == self.plan.key)
-        batch, passes = stages[number].batch, recipe.training.gradient_accumulation_steps
-        total = recipe.parallel.global_batch_size
+        batch, total = stages[number].batch, recipe.parallel.global_batch_size
         if total is not None:
-            sizes = [size for size in divisors(total) if size < batch and total % (size * self.processes) == 0]
-            free = {"training.gradient_accumulation_steps": 1} if passes != 1 else {}
-            return [({**_batch(recipe, number, size), **free}, "the same clips per step") for size in sizes[::-1]]
+            return self.of_global_batch(batch, total, lambda size: _batch(recipe, number, size))
         common = math.gcd(*(stage.batch for stage in stages))
         if common > 1:
-            return [(_divided(recipe, factor), "the same clips per step") for factor in divisors(common)[1:]]
+            return [(_divided(recipe, factor), SAME_CLIPS) for factor in divisors(common)[1:]]
         halves = [batch // 2**k for k in range(1, batch.bit_length())]
         return [(_batch(recipe, number, size), self._fewer(number, size)) for size in halves]
 
@@ -83,15 +88,17 @@ class _Search:
         """The fewest changes of `everything` that fit together; if need be with tiling, and smaller held-out clips."""
         base = self.everything()
         tiled = {**base, TILING[0]: True} if self.recipe.distils else base
-        found = next((changes for changes in (base, tiled) if self._fits(changes)), None)
+        found = next((changes for changes in (base, tiled) if self.fits(changes)), None)
         if found is None:
-            smaller = next((p for changes in (base, tiled) if (p := self.largest(self.measured(), changes))), None)
+            smaller = next(
+                (p for changes in (base, tiled) if (p := self.largest_valid(self.measured(), changes))), None
+            )
             found = None if smaller is None else smaller.changes
         if not found:
             return []
         for group in _groups(found):
             fewer = {key: value for key, value in found.items() if key not in group}
-            if self._fits(fewer):
+            if self.fits(fewer):
                 found = fewer
         costs = [cost for key, (_, cost) in SAME_LESSON.items() if key in found]
         costs += [TILING[1]] if TILING[0] in found else []
@@ -101,19 +108,19 @@ class _Search:
     def everything(self) -> Changes:
         """All changes that leave what is learned alone: SAME_LESSON and the smallest batch with the same clips per step."""
         changes = {key: value for key, (value, _) in SAME_LESSON.items() if self._changes(key)}
-        same = [found for found, cost in self.batches() if cost == "the same clips per step"]
+        same = [found for found, cost in self.batches() if cost == SAME_CLIPS]
         return changes | (same[-1] if same else {})
 
-    def measured(self) -> list[tuple[Changes, str]]:
+    def measured(self) -> list[Way]:
         """Smaller held-out clips, the largest last."""
         _, height, width, _ = self.plan.measured
         cost = f"held-out clips are measured smaller, not at {height} x {width}"
         return [
             ({"validation.validation_height": high, "validation.validation_width": wide}, cost)
-            for high, wide in _smaller(height, width, self.recipe.spec().size_multiple)
+            for high, wide in smaller_pictures(height, width, self.recipe.spec().size_multiple)
         ]
 
-    def frames(self) -> list[tuple[Changes, str]]:
+    def frames(self) -> list[Way]:
         """Clips that do not fit cut to so many frames, the longest last."""
         longest = self.plan.clips[3]
 
@@ -122,7 +129,7 @@ class _Search:
 
         return [(cut(frames), f"{frames} frames instead of {longest}") for frames in range(1, longest)]
 
-    def sizes(self) -> list[tuple[Changes, str]]:
+    def sizes(self) -> list[Way]:
         """Pictures that do not fit shrunk to so many pixels in about the same shape, the largest last."""
         _, height, width, _ = self.plan.clips
         step = self.recipe.spec().size_multiple
@@ -135,26 +142,19 @@ class _Search:
 
         return [
             (shrunk(high, wide), f"{high} x {wide} pixels instead of {height} x {width}")
-            for high, wide in _smaller(height, width, step)
+            for high, wide in smaller_pictures(height, width, step)
         ]
 
-    def largest(self, candidates: list[tuple[Changes, str]], base: Changes | None = None) -> Proposal | None:
-        """Of candidates that need more and more, the last that fits (by bisection), with `base` besides."""
-        valid = [(changes, cost) for changes, cost in candidates if self._valid(changes)]
-        if not valid or not self._fits({**(base or {}), **valid[0][0]}):
-            return None
-        low, high = 1, len(valid)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if self._fits({**(base or {}), **valid[middle][0]}) else (low, middle)
-        return self._proposal({**(base or {}), **valid[low - 1][0]}, valid[low - 1][1])
+    def largest_valid(self, ways: list[Way], base: Changes | None = None) -> Proposal | None:
+        """`largest` of the ways that recipe and reference VAE take; the cost is the way's alone."""
+        return self.largest([way for way in ways if self._valid(way[0])], (base or {}, ""))
 
-    def fitting(self, candidates: Iterable[tuple[Changes, str]]) -> list[Proposal]:
+    def fitting(self, candidates: Iterable[Way]) -> list[Proposal]:
         """Those that fit; of several for one set of keys the first."""
         found: dict[tuple[str, ...], Proposal] = {}
         for changes, cost in candidates:
-            if tuple(changes) not in found and self._fits(changes):
-                found[tuple(changes)] = self._proposal(changes, cost)
+            if tuple(changes) not in found and self.fits(changes):
+                found[tuple(changes)] = self.proposal((changes, cost))
         return list(found.values())
 
     def _fewer(self, number: int, size: int) -> str:
@@ -181,29 +181,6 @@ class _Search:
         except (FramePlanError, DataError):
             return False
         return True
-
-    def _fits(self, changes: Changes) -> bool:
-        plan = self._planned(changes)
-        return plan is not None and plan.total <= self.limit
-
-    def _planned(self, changes: Changes) -> MemoryPlan | None:
-        """None for changes that the recipe's rules refuse."""
-        key = json.dumps(changes, sort_keys=True, default=str)
-        if key not in self._tried:
-            changed = apply(self.recipe, changes)
-            try:
-                accumulations(changed, self.processes)
-                self._tried[key] = (
-                    None if check_rules(changed) else max(plans(changed, self.processes), key=lambda plan: plan.total)
-                )
-            except ConfigError:
-                self._tried[key] = None
-        return self._tried[key]
-
-    def _proposal(self, changes: Changes, cost: str) -> Proposal:
-        plan = self._planned(changes)
-        assert plan is not None
-        return Proposal(changes, plan.total, cost)
 
 
 def _batch(recipe: TaehvRecipe, number: int, size: int) -> Changes:
@@ -238,11 +215,6 @@ def _groups(changes: Changes) -> list[list[str]]:
     measured = [key for key in changes if key.startswith("validation.validation_") and key not in SAME_LESSON]
     batch = [key for key in changes if [key] not in alone and key not in measured]
     return [*alone, *([batch] if batch else [])]
-
-
-def _smaller(height: int, width: int, step: int) -> list[tuple[int, int]]:
-    """Pictures smaller than height x width in about its shape, in whole steps, the largest last."""
-    return [(high, max(step, round(width * high / height / step) * step)) for high in range(step, height, step)]
 
 
 Size = tuple[int, int, int]
