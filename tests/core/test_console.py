@@ -98,3 +98,12 @@ def test_a_terminal_that_is_gone_does_not_end_what_is_logged_about(
     monkeypatch.setattr(console, "CONSOLE", Console(file=Gone()))
     ConsoleHandler().emit(logging.makeLogRecord({"msg": "a line"}))
     assert "Input/output error" in capsys.readouterr().err
+
+
+def test_a_log_file_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    seconds = iter([0.0, 5.0, 21.0, 21.0, 30.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(seconds))
+    with counting("rendering rooms") as move:
+        for done in (1, 2, 3):
+            move(done, 64)
+    assert [record.getMessage() for record in caplog.records] == ["rendering rooms: 2 of 64"]

@@ -3,8 +3,9 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import IO
 
 from rich.console import Console
@@ -12,6 +13,8 @@ from rich.progress import Progress
 
 LOGGER = logging.getLogger("tinyworld")
 LOGGER.setLevel(logging.INFO)
+QUIET = 20.0
+"""Seconds between the lines that stand for a bar in a log file."""
 
 
 def draws_on(stream: IO[str], environment: Mapping[str, str]) -> bool:
@@ -100,10 +103,24 @@ def redrawn(draw: Callable[[], None], seconds: float) -> Iterator[None]:
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that goes away when done; yields the function (done, total) that moves it. Nothing is drawn in a log file."""
-    drawn = CONSOLE.is_terminal
+    """A bar that goes away when done; yields the function (done, total) that moves it. In a log file a line now and then."""
+    if not CONSOLE.is_terminal:
+        yield _now_and_then(what)
+        return
     # Rich's own thread would draw without DRAWING.
-    with Progress(console=CONSOLE, transient=True, auto_refresh=False, disable=not drawn) as progress:
+    with Progress(console=CONSOLE, transient=True, auto_refresh=False) as progress:
         bar = progress.add_task(what, total=None)
-        with redrawn(progress.refresh, 0.1) if drawn else nullcontext():
+        with redrawn(progress.refresh, 0.1):
             yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+def _now_and_then(what: str) -> Callable[[int, int], None]:
+    last = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= QUIET:
+            last = time.monotonic()
+            LOGGER.info("%s: %d of %d", what, done, total)
+
+    return tell
