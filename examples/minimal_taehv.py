@@ -56,7 +56,8 @@ def main() -> None:
     training, held_out = split(videos, 0.2, SEED)
     clips = ClipDataset(training, [(size, size, plan.n_frames)], cache_bytes=2**30)
     order = Order(clips.bucket_of, BATCH, SEED)  # which clip comes when: a function of seed and step alone
-    print(f"{options.variant}: {sum(p.numel() for p in model.parameters()):,} parameters, {device.type}")
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{options.variant} layout, narrow, own latents: {parameters:,} parameters, {device.type}")
     print(f"{len(training)} videos to train on, {len(held_out)} held out; clips: {plan}")
 
     # Not nothing: it starts as a blurred copy (models/taehv/init.py).
@@ -78,7 +79,7 @@ def main() -> None:
 
     trained, baseline = held_out_psnr(model, clips, held_out)
     print(f"held-out PSNR: {trained:.2f} dB; untrained {untrained:.2f} dB, each clip's mean colour {baseline:.2f} dB")
-    model.save_pretrained(options.output)
+    model.save_pretrained(options.output, {"variant": options.variant, "latents": "own"})
     print(f"weights: {options.output}")
 
 

@@ -25,10 +25,11 @@ def test_a_message_as_one_argument_or_as_words(capsys: pytest.CaptureFixture[str
 
 def test_a_log_and_a_pipe(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "train.log").write_bytes(b"step 1\r\n\xff\xfe\n" + MISMATCH.encode())
-    assert main(["doctor", "--log", str(tmp_path / "train.log")]) == 0
-    said = capsys.readouterr().out
-    assert_error_12(said)
-    assert "train.log line 3" in said
+    for words in (["--log", str(tmp_path / "train.log")], [str(tmp_path / "train.log")]):
+        assert main(["doctor", *words]) == 0
+        said = capsys.readouterr().out
+        assert_error_12(said)
+        assert "train.log line 3" in said
     monkeypatch.setattr("sys.stdin", io.StringIO(f"step 1\n{MISMATCH}\n"))
     assert main(["doctor", "-"]) == 0
     assert_error_12(capsys.readouterr().out)
@@ -58,6 +59,8 @@ def test_a_command_is_shown_on_lines_of_its_own(capsys: pytest.CaptureFixture[st
 def test_mistakes_are_one_paragraph(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "--log FILE" in refused(capsys, "doctor")
     assert "--log FILE" in refused(capsys, "doctor", "text", "--log", "x.log")
-    assert "No folder output/not_there" in refused(capsys, "doctor", "output/not_there")
+    assert "No file or folder output/not_there" in refused(capsys, "doctor", "output/not_there")
+    for name in ("none.log", "none.txt"):
+        assert f"No file or folder {name}. Name a log" in refused(capsys, "doctor", name)
     assert str(tmp_path / "none.log") in refused(capsys, "doctor", "--log", tmp_path / "none.log")
     assert "not a run folder" in refused(capsys, "doctor", tmp_path)

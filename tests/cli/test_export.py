@@ -28,11 +28,15 @@ def test_folder_holds_weights_and_a_card(run: Path, tmp_path: Path, capsys: pyte
     out = tmp_path / "out"
     assert main(["export", str(run), "--to", "folder", "--output", str(out), "--license", "mit"]) == 0
     said = capsys.readouterr().out
-    assert f"model: {run.resolve()}/best_model (variant taew2_1, latents own, recipe taehv_demo, step" in said
+    label = "taew2_1 layout, narrow (8; 16, 8, 8, 8), own latents"
+    assert f"model: {run.resolve()}/best_model: {label}, recipe taehv_demo, step" in said
     for name in ("README.md", "config.json", "model.safetensors", "manifest.json"):
         assert f"wrote {out / name} (" in said
     assert said.endswith(f'from tinyworld import Taehv\nmodel = Taehv.from_pretrained("{out}")\n')
-    assert "license: mit" in (out / "README.md").read_text() and "# out" in (out / "README.md").read_text()
+    card = (out / "README.md").read_text()
+    assert "license: mit" in card and "\n# run\n" in card and "name: run\n" in card  # the run's name, not the folder's
+    assert f" parameters: {label}. A latent" in card and "- taew2_1\n" not in card
+    assert "ComfyUI: no. It decodes a diffusion model's latents" in card and "TaehvVae" not in card
     before, after = (Taehv.from_pretrained(place).state_dict() for place in (run / "best_model", out))
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert "is there already" in refused(capsys, "export", run, "--to", "folder", "--output", out)
@@ -98,8 +102,10 @@ def test_a_failed_upload_leaves_a_folder_to_send(
 
 def test_diffusers(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "vae"
-    said = refused(capsys, "export", run, "--to", "diffusers", "--output", out)
-    assert "its latents are its own" in said and "--latents" in said and not out.exists()
+    refusals = {refused(capsys, "export", run, "--to", to, "--output", out) for to in ("diffusers", "comfyui", "pth")}
+    (said,) = refusals
+    assert "its latents are its own, which no diffusion model speaks: use --to folder or --to onnx." in said
+    assert "diffusers" not in said and "--latents" not in said and not out.exists()
     assert main(["export", str(run), "--to", "diffusers", "--output", str(out), "--latents", "normalised"]) == 0
     said = capsys.readouterr().out
     assert f'pipe.vae = TaehvVae.from_pretrained("{out}")' in said
@@ -144,14 +150,14 @@ def test_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["--to", "hub", "--repo", "me/x", "--output", out], "keeps no folder"),
         (["--to", "hub", "--repo", "me"], 'must be "ORG/NAME"'),
         (["--to", "pth", "--output", out, "--private", "--height", "8"], "--height is for --to onnx"),
-        (["--to", "pth", "--output", out, "--latents", "raw"], "--latents is for --to comfyui or diffusers"),
         (["--to", "diffusers", "--output", out, "--license", "mit"], "--license is for --to comfyui or folder"),
         (
             ["--to", "folder", "--output", out, "--variant", "taehv", "--latents", "normalised"],
             "stated as raw or scaled",
         ),
-        (["--to", "pth", "--output", out], "builds the public variants alone"),
-        (["--to", "comfyui", "--output", out], "builds the public variants alone"),
+        (["--to", "pth", "--output", out, "--latents", "raw"], "builds the public variants alone"),
+        (["--to", "comfyui", "--output", out, "--latents", "raw"], "builds the public variants alone"),
+        (["--to", "comfyui", "--output", out, "--latents", "raw"], "in diffusers (--to diffusers)"),
         (["--to", "folder", "--output", out, "--variant", "taew2"], "Did you mean"),
     ]:
         assert message in refused(capsys, "export", run, *flags), flags

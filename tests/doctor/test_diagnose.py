@@ -3,12 +3,15 @@
 import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from tinyworld.core.frames import divisors
 from tinyworld.doctor import diagnose
 from tinyworld.doctor.diagnose import CAUSES
+from tinyworld.doctor.modules import EXTRAS, NEEDED
 from tinyworld.doctor.recorded import RECORDED
 
 ORIGINALS = {
@@ -120,6 +123,7 @@ OTHERS = {
     "old-weights": "args.reconstruction_loss_weight = 0.1",
     "reference-vae-noise": "Failed to load the reference VAE, using random latents",
     "folder-in-use": "output/run is in use by another training process. Wait for it",
+    "missing-module": "ModuleNotFoundError: No module named 'xformers'",
     "worker-ended": "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:",
 }
 
@@ -133,6 +137,63 @@ def test_every_cause_has_a_message_in_these_tests() -> None:
     known = {finding.cause.slug for text in [*ORIGINALS.values(), *OTHERS.values()] for finding in diagnose(text)}
     assert {cause.slug for cause in CAUSES} == known
     assert {cause.guide_error for cause in RECORDED} == set(ORIGINALS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NaN loss", "loss is nan", "Loss: NaN", "loss=nan", "the loss became NaN", "loss went to inf", "NaN in the gradients",
+        "step 40 | losses are NaN", "grad_norm: nan",
+    ],
+)  # fmt: skip
+def test_a_broken_number_is_known_in_many_words(text: str) -> None:
+    (finding,) = diagnose(text)
+    assert finding.cause.slug == "non-finite"
+    assert "tinyworld replay" in finding.now and "--learning_rate" in finding.now and "capsules/" in finding.prevented
+
+
+@pytest.mark.parametrize(
+    "text", ["loss 0.2, nanosecond timer", "no NaN loss was seen", "loss info", "gradients: infer"]
+)
+def test_words_that_only_look_like_a_broken_number(text: str) -> None:
+    assert diagnose(text) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "install"),
+    [
+        ("xformers", "pip install xformers,"),
+        ("deepspeed", "pip install 'tinyworld[deepspeed]'"),
+        ("transformers", "pip install 'tinyworld[fantasy]'"),
+        ("onnx", "pip install 'tinyworld[onnx]'"),
+        ("yaml", "pip install tinyworld,"),
+        ("sklearn", "pip install scikit-learn,"),
+        ("torch._six", "pip install -U torch,"),
+    ],
+)
+def test_a_missing_module_is_named_with_what_to_install(module: str, install: str) -> None:
+    (finding,) = diagnose(f"Traceback\nModuleNotFoundError: No module named '{module}'")
+    assert finding.cause.slug == "missing-module" and install in finding.now and f"has no {module}." in finding.why
+
+
+def test_a_missing_module_is_not_named_beside_a_cause() -> None:
+    """Libraries note what they do without; such a note explains nothing where something else does."""
+    text = f"Triton is not available: No module named 'triton'\n{OTHERS['gpu-memory']}"
+    assert [finding.cause.slug for finding in diagnose(text)] == ["gpu-memory"]
+
+
+def test_every_package_that_tinyworld_may_need_is_known() -> None:
+    """The tables of modules follow pyproject.toml."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+
+    def names(needs: list[str]) -> set[str]:
+        return {re.split(r"[\[>=<]", need)[0].lower().replace("-", "_") for need in needs}
+
+    imports = {"pyyaml": "yaml", "pillow": "pil", "mkdocs_material": "material"}
+    assert {imports.get(name, name) for name in names(project["dependencies"])} == {name.lower() for name in NEEDED}
+    optional = {extra: names(needs) for extra, needs in project["optional-dependencies"].items() if extra != "dev"}
+    known = {extra: set(modules) - {"multipart"} for extra, modules in EXTRAS.items()}
+    assert {extra: {imports.get(name, name) for name in needs} for extra, needs in optional.items()} == known
 
 
 def test_only_the_newest_psnr_counts() -> None:

@@ -191,7 +191,7 @@ def test_a_card_is_written_from_the_run(taehv_run: Path, tmp_path: Path) -> None
     measured = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert measured["psnr"] == pytest.approx(history["psnr"], abs=1e-5) and "ssim" in measured
     for part in (
-        "variant taew2_1",
+        "parameters: taew2_1 layout, narrow (8; 16, 8, 8, 8). A latent",
         "takes the latents of Wan 2.1",
         f"| PSNR | {history['psnr']:.2f} dB | {history['baseline']['psnr']:.2f} dB (mean colour) |",
         f"At step 2, on {held_out} of 32 × 32 pixels",

@@ -110,7 +110,6 @@ def test_every_mismatch_with_comfyui_is_noted(name: str, latents: str) -> None:
 
 
 def test_notes_where_little_is_known() -> None:
-    assert "no diffusion model's latents" in str(comfyui_note(variant("taew2_1"), {"latents": "own"}))
     assert "gives raw ones" in str(comfyui_note(variant("taew2_1"), {}))
     assert "gives raw ones" in str(comfyui_note(variant("taew2_1"), {"latents": "scaled"}))
     taught = {"variant": "taew2_1", "latents": "scaled", "teacher": "AutoencoderKLHunyuanVideo"}
@@ -118,18 +117,30 @@ def test_notes_where_little_is_known() -> None:
 
 
 def test_what_they_cannot_build_is_refused(tmp_path: Path) -> None:
-    def refused(name: str, match: str, comfyui: bool = True, file: str = "", narrow: bool = False) -> None:
+    def refused(
+        name: str, match: str, comfyui: bool = True, file: str = "", narrow: bool = False, latents: str | None = "raw"
+    ) -> None:
+        about = {"variant": name, "latents": latents}
         spec = narrower(variant(name), 0.5) if narrow else variant(name)
         with pytest.raises(ConfigError, match=match):
             if comfyui:
-                write_comfyui(tmp_path / (file or "a.safetensors"), {}, spec)
+                write_comfyui(tmp_path / (file or "a.safetensors"), {}, spec, about)
             else:
-                write_pth(tmp_path / (file or f"{name}.pth"), {}, spec)
+                write_pth(tmp_path / (file or f"{name}.pth"), {}, spec, about)
 
-    narrow = r"public variants alone.*encoder 32, decoder 128,64,32,32; those have encoder 64, decoder 256,128,64,64.*--to onnx"
-    refused("taew2_1", narrow, narrow=True)
-    refused("taew2_1", narrow, comfyui=False, narrow=True)
-    refused("taehv1_5", "leaky ReLUs.*--to pth")
+    narrow = r"public variants alone.*encoder 32, decoder 128,64,32,32; those have encoder 64, decoder 256,128,64,64"
+    diffusers, without = (
+        narrow + r".*in diffusers \(--to diffusers\).*--to onnx",
+        r"tinyworld \(--to folder\) and as ONNX",
+    )
+    refused("taew2_1", diffusers, narrow=True)
+    refused("taew2_1", diffusers, comfyui=False, narrow=True)
+    refused("taew2_1", without, narrow=True, latents=None)  # nothing says which latents it takes
+    refused("taew2_1", without, narrow=True, latents="own")
+    refused("taeos1_3", without, narrow=True)  # diffusers has no such pipeline
+    refused("taeltx_2", without, narrow=True)  # its constants are in its VAE's file alone
+    refused("taehv1_5", "leaky ReLUs.*--to diffusers, or --to pth")
+    refused("taehv1_5", "Use --to pth", latents=None)
     refused("taew2_2_super", "super decoder.*--to pth")
     refused("taew2_1", r"must end with \.safetensors", file="a.pth")
     refused("taew2_1", "hold none of taecvx", comfyui=False, file="my_taecvx.pth")

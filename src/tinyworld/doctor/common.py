@@ -1,6 +1,7 @@
 """Causes beside the guide's sixteen: memory, numbers, data, weights, machine."""
 
 from tinyworld.doctor.causes import Cause, Facts
+from tinyworld.doctor.modules import MISSING_MODULE
 
 BLACK_DB = (3.5, 6.0)
 """PSNR of a black or collapsed picture against ordinary video: the guide's runs measured 4.2 dB, uniform pixels give 4.8."""
@@ -8,6 +9,7 @@ SHIFTED_DB = (9.0, 11.0)
 """The guide's twin measured 10.0 dB where the decoded frames were compared with pictures three frames later."""
 PSNR = r"(?i)(?<!baseline: )\bpsnr(?![a-z_])[^\d\n+-]{0,12}(?P<db>\d+(?:\.\d+)?)"
 
+BECAME = "is|are|was|were|be|became|becomes|went|goes|turned|turns|to"
 NO_ROUTE = "Max retries exceeded|Failed to resolve|Failed to connect|ConnectionError|Connection refused|timed out"
 
 
@@ -95,15 +97,19 @@ LEARNING = (
             r"step \d+ skipped on all ranks",
             r"Loss is not finite",
             r"Gradient norm is not finite",
-            r"(?i)\bloss\b\W{1,3}nan\b",
+            rf"(?i)\bloss(?:es)?\b(?:\W+(?:{BECAME}))*\W{{1,3}}(?:nans?|inf|infinity|infinite)\b",
+            rf"(?i)\bgrad(?:ient)?(?:s|[ _]norm)?\b(?:\W+(?:{BECAME}))*\W{{1,3}}nans?\b",
+            r"(?i)(?<!\bno )\bnans?\b\W{1,3}(?:(?:in|of|for|the)\W)*(?:loss(?:es)?|grad(?:ient)?s?)\b",
         ),
         why="Usual causes: a learning rate that is too high, a damaged clip, or a number type with too small a "
         "range (fp16).",
-        prevented="One verdict for all ranks: the step is skipped everywhere or nowhere, its clips are named in "
-        "journal.jsonl, and max_skipped_steps ends a run that no longer learns. `tinyworld replay` takes such a step "
-        "once more and names the sample and the layer.",
-        now="--learning_rate at a tenth, tinyworld data scan DATA_ROOT --deep, or --mixed_precision no. A "
-        "reference VAE in fp16: --ref_vae_dtype bf16.",
+        prevented="One verdict for all ranks: a step with a broken number is skipped everywhere or nowhere, and never "
+        "reaches the weights. Its clips are named in journal.jsonl, what is needed to take it once more is kept in "
+        "capsules/, and max_skipped_steps ends a run that no longer learns.",
+        now="Look for damaged clips: tinyworld data scan DATA_ROOT --deep. Else --learning_rate at a tenth; a smaller "
+        "--seraena_loss_weight, if there is Seraena; or --mixed_precision no. A reference VAE in fp16: --ref_vae_dtype "
+        "bf16. This takes the skipped step once more, and names the sample and the layer:\n"
+        "$ tinyworld replay output/<run>/capsules/step-<N>",
     ),
     Cause(
         slug="black-output",
@@ -313,4 +319,4 @@ MACHINE = (
     ),
 )
 
-COMMON: tuple[Cause, ...] = (*MEMORY, *LEARNING, *INPUTS, *MACHINE)
+COMMON: tuple[Cause, ...] = (*MEMORY, *LEARNING, *INPUTS, *MACHINE, MISSING_MODULE)

@@ -37,16 +37,17 @@ FORMS = {
 
 def write_card(source: Exported, name: str) -> str:
     """The whole README.md. name: "org/name" of the repository, or what stands for it."""
+    title = _title(source, name)
     data = ModelCardData(
         library_name="tinyworld",
         tags=_tags(source),
         license=source.about.get("license"),
-        model_name=name.rpartition("/")[2],
+        model_name=title,
         eval_results=_results(source),
     )
     usage = taehv_usage if source.architecture == TAEHV else fantasy_usage
     parts = [
-        f"# {name.rpartition('/')[2]}",
+        f"# {title}",
         _what(source),
         *_quality(source),
         *_training(source),
@@ -61,9 +62,17 @@ def write_card(source: Exported, name: str) -> str:
     return str(card)
 
 
+def _title(source: Exported, name: str) -> str:
+    """The repository's name, else the run's: a folder on a disk may have any."""
+    if "/" in name or source.run is None:
+        return name.rpartition("/")[2]
+    return source.run.folder.resolve().name
+
+
 def _tags(source: Exported) -> list[str]:
     if source.architecture == TAEHV:
-        return ["tinyworld", "taehv", "video-autoencoder", *filter(None, [source.about.get("variant")])]
+        variant = source.about.get("variant") if source.about.get("latents") != OWN else None
+        return ["tinyworld", "taehv", "video-autoencoder", *([variant] if variant else [])]
     return ["tinyworld", "fantasyworld", "world-model", "depth-estimation"]
 
 
@@ -77,10 +86,10 @@ def _what(source: Exported) -> str:
         )
         return f"{text}, and steers what is generated along given cameras." if info.stage == "stage2" else f"{text}."
     spec, tensors = source.taehv()
-    variant, latents = source.about.get("variant"), source.about.get("latents")
+    variant, latents, label = source.about.get("variant"), source.about.get("latents"), source.label()
     size = f"of {sum(tensor.numel() for tensor in tensors.values()):,} parameters"
     text = (
-        f"A tiny causal video autoencoder (TAEHV{f', variant {variant}' if variant else ''}) {size}. A latent has "
+        f"A tiny causal video autoencoder (TAEHV) {size}{f': {label}' if label else ''}. A latent has "
         f"{spec.latent_channels} channels and stands for {spec.t_down} frames of {spec.spatial_compression} × "
         f"{spec.spatial_compression} pixels."
     )

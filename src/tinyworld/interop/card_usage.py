@@ -53,9 +53,11 @@ def python(lines: list[str]) -> str:
 
 
 def _comfyui(source: Exported) -> str:
+    if source.about.get("latents") == OWN:
+        return "ComfyUI: no. It decodes a diffusion model's latents, and this model's are its own."
     spec, _ = source.taehv()
     try:
-        refuse_for_comfyui(spec)
+        refuse_for_comfyui(spec, source.about)
     except UserError as refusal:
         return f"ComfyUI: not as it is. {refusal}"
     note = comfyui_note(spec, source.about)

@@ -21,7 +21,7 @@ from torch import Tensor
 from tinyworld.core.errors import ConfigError
 from tinyworld.core.files import write_atomic
 from tinyworld.core.variants import VARIANTS, TaehvSpec
-from tinyworld.interop.families import FAMILIES, OWN
+from tinyworld.interop.families import CONVENTIONS, FAMILIES
 from tinyworld.models.taehv import weights
 from tinyworld.models.teachers import SUPPORTED
 
@@ -33,12 +33,15 @@ NATIVE_CHANNELS = (24, 128)
 """MiniMax H3 and LTX, whose latents ComfyUI keeps as the diffusion model sees them."""
 
 
-def write_pth(file: Path, tensors: Mapping[str, Tensor], spec: TaehvSpec) -> None:
+def write_pth(
+    file: Path, tensors: Mapping[str, Tensor], spec: TaehvSpec, about: Mapping[str, Any] | None = None
+) -> None:
     """A plain state dict, complete or absent, that `TAEHV("…/name.pth")` of the public code loads. Tensors as they are.
 
-    Raises ConfigError for an architecture that the public code does not build, or not under this name.
+    about: what is known of the model (`weights.ABOUT`), for the message of a refusal. Raises ConfigError for an architecture that
+    the public code does not build, or not under this name.
     """
-    _refuse_other_sizes(spec, "The public taehv code")
+    _refuse_other_sizes(spec, about or {}, "The public taehv code")
     variant = next(name for name, known in VARIANTS.items() if known == spec)
     wanted = [name for name in NAMED if name in variant]
     in_name = [name for name in NAMED if name in file.name]
@@ -63,7 +66,7 @@ def write_comfyui(
     would be taken for HunyuanVideo's. about: what is known of the model (`weights.ABOUT`). Raises ConfigError for an architecture
     that ComfyUI does not build.
     """
-    refuse_for_comfyui(spec)
+    refuse_for_comfyui(spec, about)
     if file.suffix != ".safetensors":
         raise ConfigError(f"{file.name} must end with .safetensors (--output): ComfyUI warns of other files.")
     plain = _plain(tensors)
@@ -77,29 +80,28 @@ def write_comfyui(
     return plain["decoder.1.weight"].dtype
 
 
-def refuse_for_comfyui(spec: TaehvSpec) -> None:
-    """Raises ConfigError for an architecture that ComfyUI does not build."""
-    _refuse_other_sizes(spec, "ComfyUI")
+def refuse_for_comfyui(spec: TaehvSpec, about: Mapping[str, Any] | None = None) -> None:
+    """Raises ConfigError for an architecture that ComfyUI does not build; about: as in `write_comfyui`, for the message."""
+    about = about or {}
+    _refuse_other_sizes(spec, about, "ComfyUI")
     if spec.decoder_block != "base":
         raise ConfigError(
             "ComfyUI does not build the super decoder. Export it with --to pth, for the public taehv code."
         )
     if spec.latent_channels == LEAKY_CHANNELS:
+        diffusers = "--to diffusers, or " if _for_diffusers(about) else ""
         raise ConfigError(
             f"ComfyUI computes TAEHV files of {LEAKY_CHANNELS} channels with leaky ReLUs, as lighttaehy1_5 needs: it would load "
-            "this model and show wrong pictures. Use --to diffusers, or --to pth with the public taehv code."
+            f"this model and show wrong pictures. Use {diffusers}--to pth with the public taehv code."
         )
 
 
 def comfyui_note(spec: TaehvSpec, about: Mapping[str, Any]) -> str | None:
-    """What a person must know of a file for ComfyUI, where its Load VAE does not simply do; about: as in `weights.ABOUT`."""
+    """What a person must know of a file for ComfyUI, where its Load VAE does not simply do; about: as in `weights.ABOUT`, of a
+    model that takes a diffusion model's latents."""
     latents, given = about.get("latents"), _given(spec, about)
     if latents == given:
         return None
-    if latents == OWN:
-        return (
-            "It learned without a reference VAE: it decodes what it encoded itself, and no diffusion model's latents."
-        )
     if latents is None:
         return f"Nothing says in which form it takes its latents. ComfyUI's Load VAE gives {given} ones."
     wan = "; nodes that give normalised ones (WanVideoWrapper's tiny VAE loader) are right"
@@ -127,6 +129,14 @@ def _family(about: Mapping[str, Any]) -> str | None:
     return FAMILIES[variant].kind if variant is not None else None
 
 
+def _for_diffusers(about: Mapping[str, Any]) -> bool:
+    """Whether --to diffusers takes a model of which this is known: its constants are to be had without the VAE it replaces."""
+    family = FAMILIES.get(str(about.get("variant")))
+    if family is None or family.vae_class is None or family.kind.startswith("ltx"):
+        return False
+    return about.get("latents") in CONVENTIONS and _family(about) == family.kind
+
+
 def default_name(target: str, spec: TaehvSpec, variant: str | None) -> str:
     """A file name for what is written into a folder."""
     fitting = [name for name, known in VARIANTS.items() if known == spec]
@@ -139,16 +149,17 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
 
 
-def _refuse_other_sizes(spec: TaehvSpec, who: str) -> None:
+def _refuse_other_sizes(spec: TaehvSpec, about: Mapping[str, Any], who: str) -> None:
     if spec in VARIANTS.values():
         return
     public = [name for name, known in VARIANTS.items() if same_but_widths(known, spec)]
     why = f"its widths are {_widths(spec)}"
     whole = f"; those have {_widths(VARIANTS[public[0]])}" if public else ""
+    diffusers = ", in diffusers (--to diffusers)" if _for_diffusers(about) else ""
     raise ConfigError(
         f"{who} builds the public variants alone, and this model is none of them: "
-        f"{why if public else 'its layout is another one'}{whole}. A narrower model loads in tinyworld, in diffusers "
-        "(--to diffusers) and as ONNX (--to onnx)."
+        f"{why if public else 'its layout is another one'}{whole}. It loads in tinyworld (--to "
+        f"folder){diffusers} and as ONNX (--to onnx)."
     )
 
 

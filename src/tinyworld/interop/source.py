@@ -18,6 +18,7 @@ from tinyworld.interop.public_files import same_but_widths
 from tinyworld.models.fantasy.weights import ARCHITECTURE as FANTASY
 from tinyworld.models.fantasy.weights import BranchInfo, read_branch
 from tinyworld.models.taehv import Taehv, weights
+from tinyworld.report.model_label import model_label
 from tinyworld.report.read import Run, read_run
 
 TAEHV = weights.ARCHITECTURE
@@ -45,6 +46,13 @@ class Exported:
         """In fp32, on the CPU."""
         spec, tensors = self.taehv()
         return Taehv.assembled(spec, {key: tensor.float() for key, tensor in tensors.items()})
+
+    def label(self) -> str | None:
+        """What a TAEHV is called where people read of it; None where nothing says which public variant's layout it has."""
+        variant, (spec, _) = self.about.get("variant"), self.taehv()
+        if variant is None:
+            return None
+        return model_label(variant, spec.encoder_width, spec.decoder_widths, self.about.get("latents") == OWN)
 
     def branch(self) -> tuple[Tensors, BranchInfo]:
         """Tensors of a geometry branch, and what its file says."""
@@ -206,3 +214,15 @@ def refuse_branch(source: Exported, target: str) -> None:
         raise ConfigError(
             f"{source.weights} is a geometry branch; --to {target} is for TAEHVs. A branch goes --to folder or --to hub."
         )
+
+
+def refuse_own(source: Exported) -> None:
+    """Raises ConfigError for latents that nothing but the model itself speaks: what only a diffusion model's can become."""
+    if source.about.get("latents") != OWN:
+        return
+    started = source.run is not None and source.run.setting("model", "pretrained_model_path") is not None
+    kept = " If they are still those of the weights that it started from, give --latents." if started else ""
+    raise ConfigError(
+        f"{source.weights} learned without a reference VAE: its latents are its own, which no diffusion model speaks: use "
+        f"--to folder or --to onnx.{kept} To learn those of a diffusion model: teacher.use_ref_vae=true."
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyworld.core.journal_lines import Record, number
-from tinyworld.report.metrics import measured
+from tinyworld.report.metrics import TRAINING_MEAN, measured
 from tinyworld.report.read import Run
 
 Series = list[float | None]
@@ -211,6 +211,11 @@ def quality_charts(run: Run) -> list[Chart]:
         if any(value is not None for value in baseline):
             caption += f"; dashed: {metric.baseline or 'baseline'}"
             traces.append(line(steps, baseline, metric.baseline or "baseline", BASELINE, dash="dash", width=1.5))
+        mean_key, mean_name = TRAINING_MEAN.get(key, ("", ""))
+        mean = column(run.validations, "baseline", mean_key)
+        if any(value is not None for value in mean):
+            caption += f"; dotted: {mean_name}"
+            traces.append(line(steps, mean, mean_name, COLOURS[2], dash="dot", width=1.5))
         teacher = column(run.validations, "baseline", f"teacher_{key}")
         if any(value is not None for value in teacher):
             caption += "; dotted: the reference VAE itself"

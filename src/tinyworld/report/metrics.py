@@ -50,6 +50,13 @@ WORLD = (
         "diffusion", "Denoising error", "squared error of the velocity, lower is better", 3, "", False, "no prediction"
     ),
 )
+TRAINING_MEAN = {
+    "abs_rel": ("mean_map_abs_rel", "mean training depth map"),
+    "delta1": ("mean_map_delta1", "mean training depth map"),
+    "auc30": ("mean_track_auc30", "mean training track"),
+    "ate": ("mean_track_ate", "mean training track"),
+}
+"""A second baseline, by metric: its key among the baselines and its name. What the training clips are in the mean."""
 COLUMNS = {
     "taehv": ("original", "reconstruction", "difference ×4"),
     "video_base": ("original", "denoised in one step"),

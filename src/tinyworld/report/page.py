@@ -16,7 +16,8 @@ from tinyworld.report import words
 from tinyworld.report.document import embedded_json, template
 from tinyworld.report.figures import machine_charts, quality_charts, training_charts
 from tinyworld.report.held_out import held_out_scenes
-from tinyworld.report.metrics import COLUMNS, Metric, family, metrics_of
+from tinyworld.report.metrics import COLUMNS, TRAINING_MEAN, Metric, family, metrics_of
+from tinyworld.report.model_label import label_of_run
 from tinyworld.report.previews import EMBEDDED_BYTES, embed_previews
 from tinyworld.report.read import Run, read_run
 
@@ -109,7 +110,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     clips = start.get("clips", start.get("samples"))
     rows = [
         ("Recipe", start.get("recipe") or run.config.get("name")),
-        ("Model", run.setting("model", "variant")),
+        ("Model", label_of_run(run)),
         ("Size", run.setting("model", "size")),
         ("Mode", start.get("mode")),
         ("Stage", start.get("stage")),
@@ -170,12 +171,15 @@ def _headlined(run: Run) -> list[Metric]:
 
 
 def _beside(metric: Metric, best: Record, base: Record) -> Tile:
-    """A metric of the best model beside its baseline."""
-    value, flat = number(best.get(metric.key)), number(base.get(metric.key))
-    gain = f" ({value - flat:+.{metric.digits}f})" if value is not None and flat is not None else ""
-    beside = (
-        f"{metric.baseline} {words.fixed(flat, metric.digits)}{gain}" if flat is not None else "no baseline recorded"
-    )
+    """A metric of the best model beside its baselines."""
+    value = number(best.get(metric.key))
+    told = []
+    for key, name in ((metric.key, metric.baseline), TRAINING_MEAN.get(metric.key, ("", ""))):
+        flat = number(base.get(key))
+        if flat is not None:
+            gain = f" ({value - flat:+.{metric.digits}f})" if value is not None else ""
+            told.append(f"{name} {words.fixed(flat, metric.digits)}{gain}")
+    beside = "; ".join(told) or "no baseline recorded"
     return Tile(metric.label, words.fixed(value, metric.digits), metric.unit.strip(), beside, main=True)
 
 

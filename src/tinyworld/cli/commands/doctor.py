@@ -1,9 +1,10 @@
-"""`tinyworld doctor TEXT… | RUN | -`, `tinyworld doctor --log FILE`: names the cause of an error from its words."""
+"""`tinyworld doctor TEXT… | LOG | RUN | -`, `tinyworld doctor --log FILE`: names the cause of an error from its words."""
 
 import argparse
 import re
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 WIDTH = 100
 SHOWN = 300
 """Characters of a line that are shown: enough to recognise it."""
+PATH_LIKE = re.compile(r"[^\s\0]*/[^\s\0]*|[^\s\0]+\.(?:log|txt)")
 WHAT_TO_SEND = (
     "No known cause. What helps whoever looks into it: the command, `tinyworld --version`, the text from the first "
     '"Traceback" on (of every rank), and of a run its config.yaml, training.log and journal.jsonl; no videos, no weights.'
@@ -31,11 +33,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument(
         "text",
-        metavar="TEXT|RUN|-",
+        metavar="TEXT|LOG|RUN|-",
         nargs="*",
-        help="an error message (in quotes), a run folder, or - for standard input",
+        help="an error message (in quotes), a log file, a run folder, or - for standard input",
     )
-    parser.add_argument("--log", type=given_path, metavar="FILE", help="a log file of any program")
+    parser.add_argument("--log", type=given_path, metavar="FILE", help="the same as LOG")
     parser.set_defaults(run=run)
 
 
@@ -44,26 +46,28 @@ def run(options: argparse.Namespace) -> int:
     from tinyworld.doctor.run_folder import read_end
 
     if bool(options.text) == (options.log is not None):
-        raise ConfigError('Give one of these: an error message in quotes, a run folder, "-", or --log FILE.')
+        raise ConfigError('Give one of these: an error message in quotes, a log, a run folder, "-", or --log FILE.')
     text = " ".join(options.text)
     if options.log is not None:
         return _report(diagnose(read_end(options.log), options.log.name))
     if text == "-":
         return _report(diagnose(sys.stdin.read()))
-    if _is_folder(text):
+    if _exists(Path.is_file, text):
+        return _report(diagnose(read_end(Path(text)), Path(text).name))
+    if _exists(Path.is_dir, text):
         outcome, findings = examine(Path(text))
         print(f"{text}: {outcome}")
         return 0 if outcome.startswith("finished") and not findings else _report(findings)
-    if re.fullmatch(r"[^\s\0]*/[^\s\0]*", text):
+    if PATH_LIKE.fullmatch(text):
         raise MissingFileError(
-            f"No folder {text}. Name a run folder, such as output/<run>, or give a message in quotes."
+            f"No file or folder {text}. Name a log, a run folder such as output/<run>, or give a message in quotes."
         )
     return _report(diagnose(text))
 
 
-def _is_folder(text: str) -> bool:
+def _exists(is_there: Callable[[Path], bool], text: str) -> bool:
     try:
-        return Path(text).is_dir()
+        return is_there(Path(text))
     except (OSError, ValueError):  # a message may be longer than a path can be, or hold a null byte
         return False
 

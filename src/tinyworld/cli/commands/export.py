@@ -65,7 +65,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(options: argparse.Namespace) -> int:
-    from tinyworld.interop.source import open_source, refuse_branch
+    from tinyworld.interop.source import open_source, refuse_branch, refuse_own
 
     _check(options)
     source = open_source(options.model, options.variant, options.latents, options.license)
@@ -74,6 +74,8 @@ def run(options: argparse.Namespace) -> int:
     if target in ("folder", "hub"):
         return _hub(options, source)
     refuse_branch(source, target)
+    if target != "onnx":
+        refuse_own(source)
     if target in FILES:
         return _file(options, source, target)
     if target == "diffusers":
@@ -109,7 +111,6 @@ def _check(options: argparse.Namespace) -> None:
         ("--repo", options.repo, {"hub", "folder"}),
         ("--height", options.height, {"onnx"}),
         ("--width", options.width, {"onnx"}),
-        ("--latents", options.latents, set(TARGETS) - {"pth"}),  # a .pth says nothing of itself
         ("--license", options.license, {"comfyui", "folder", "hub", "onnx"}),
     ):
         if given and not needs & set(targets):
@@ -119,8 +120,19 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _said(source: "Exported") -> str:
-    known = ", ".join(f"{key} {value}" for key, value in source.about.items() if key != "license")
-    return f" ({known})" if known else ""
+    """What is known of it. A label stands for the variant, whose name alone would promise that diffusion model's latents."""
+    from tinyworld.interop.families import OWN
+    from tinyworld.interop.source import TAEHV
+
+    about = dict(source.about)
+    label = source.label() if source.architecture == TAEHV else None
+    if label is not None:
+        del about["variant"]
+        if about.get("latents") == OWN:
+            del about["latents"]  # the label says so
+    told = [f"{key} {value}" for key, value in about.items() if key != "license"]
+    known = ", ".join(([label] if label else []) + told)
+    return f": {known}" if known else ""
 
 
 def _folder(output: Path, write: Callable[[Path], object], said: str = "wrote {}") -> None:
@@ -150,7 +162,6 @@ def _say(file: Path, said: str = "wrote {}") -> None:
 def _diffusers(source: "Exported", folder: Path) -> None:
     from tinyworld.core.errors import WeightsError
     from tinyworld.interop.diffusers import TaehvVae
-    from tinyworld.interop.families import OWN
 
     about = source.about
     latents = about.get("latents")
@@ -158,11 +169,6 @@ def _diffusers(source: "Exported", folder: Path) -> None:
         raise WeightsError(
             f"{source.weights} kept the latents of the weights that it started from, and nothing says which those are. Give "
             "--latents."
-        )
-    if latents == OWN:
-        raise WeightsError(
-            f"{source.weights} learned without a reference VAE: its latents are its own, and no pipeline's diffusion model "
-            "speaks them. Train it with teacher.use_ref_vae=true, or, if it takes those of its parent still, give --latents."
         )
     vae = TaehvVae.from_taehv(source.model(), about.get("variant"), latents=latents, teacher=about.get("teacher"))
     vae.save_pretrained(folder)
@@ -180,7 +186,7 @@ def _file(options: argparse.Namespace, source: "Exported", target: str) -> int:
     if named:
         check_writable(file, "--output")
     if target == public_files.PTH:
-        public_files.write_pth(file, tensors, spec)
+        public_files.write_pth(file, tensors, spec, source.about)
         _say(file)
         print(f'from taehv import TAEHV  # github.com/madebyollin/taehv\nmodel = TAEHV("{file}")')
         return 0
