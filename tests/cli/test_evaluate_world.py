@@ -123,6 +123,8 @@ def test_a_run_is_looked_at_by_what_it_held_out(model: list[str], rooms: Path, t
     found = list(labelled_windows(run, Windows(CLIP)))
     assert kind_of(run) == "run" and 0 < len(held_out) < 3
     assert [truth.id for truth in found] == [world.id for world in held_out]
+    assert all(truth.usual_depth is not None and truth.usual_depth.shape == (HEIGHT, WIDTH) for truth in found)
+    assert all(truth.usual_depth is None for truth in labelled_windows(rooms, Windows(CLIP)))  # nobody trained on it
     assert [truth.start for truth in found] == [0] * len(found)  # 5 frames with step 2 are all nine
     assert [truth.start for truth in labelled_windows(run, Windows(CLIP, step=1))] == [2] * len(found)
 

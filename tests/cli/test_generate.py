@@ -67,6 +67,7 @@ def test_generate(model: list[str], tmp_path: Path, capsys: pytest.CaptureFixtur
         assert command("generate", *model, *asked, "--output", tmp_path / "scene") == 0
     assert seen == [set(generate.PREVIEWS)] * 2  # nothing to see at the last step but the result
     out = capsys.readouterr().out
+    assert out.endswith(f"look: tinyworld view {tmp_path / 'scene'}\n")
     assert "5 frames of 32 × 48, seed 7; 3 steps" in out and "frames/s" in out and "AUC@30" in out
     scene = read_scene(tmp_path / "scene")
     assert scene.frames.shape == (FRAMES, HEIGHT, WIDTH, 3) and scene.fps == 16
@@ -80,6 +81,28 @@ def test_generate(model: list[str], tmp_path: Path, capsys: pytest.CaptureFixtur
     lens = ["--camera_fov=30", "--camera=pan", "--frames=9", "--steps=1"]
     assert command("generate", *model, *lens, "--output", tmp_path / "other") == 0
     assert len(read_scene(tmp_path / "other").frames) == 9
+
+
+def test_stage_one_says_that_no_camera_steers(
+    model: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base, own, device = model
+    stage2 = Path(own.partition("=")[2])
+    stage1 = make_branch(
+        tmp_path / "stage1.safetensors", stage2.parent / "run" / "best_model", "stage1", torch.float32,
+        stage2.with_name("codec"),
+    )  # fmt: skip
+    for weights, camera, warned in (
+        (stage1, ["--camera=orbit"], True),
+        (stage1, ["--camera=dolly:0"], False),
+        (stage1, [], False),
+        (stage2, ["--camera=orbit"], False),
+    ):
+        caplog.clear()
+        asked = ["--steps=1", *camera, "--output", str(tmp_path / "scene")]
+        with caplog.at_level("WARNING"):
+            assert command("generate", base, f"--weights={weights}", device, *asked) == 0
+        assert ("only stage 2 does" in caplog.text) == warned, (weights, camera)
 
 
 def test_a_transformer_alone_makes_a_video(

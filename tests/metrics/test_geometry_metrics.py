@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tinyworld.core.geometry import Cameras, compose, encode_pose, inverse, quaternion_to_matrix, world_points
-from tinyworld.metrics.geometry import consistency, depth_metrics, median_depth, point_metrics
+from tinyworld.metrics.geometry import consistency, depth_metrics, mean_depth_map, median_depth, point_metrics
 from tinyworld.metrics.trajectory import align, camera_metrics, identity_cameras, mean_track
 
 H, W = 6, 8
@@ -95,6 +95,20 @@ def test_the_median_baseline_is_as_good_with_a_scale_as_without() -> None:
     torch.testing.assert_close(found["abs_rel"], found["abs_rel_scaled"])
     expected = [((constant[i] - target[i]).abs() / target[i])[mask[i]].mean().item() for i in range(2)]
     assert found["abs_rel"].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_mean_depth_map_by_hand() -> None:
+    one, other = torch.tensor([[1.0, 2, 3], [4, 7, 9]]), torch.tensor([[3.0, 8, 5], [6, 7, torch.nan]])
+    first = torch.tensor([[1, 1, 0], [1, 0, 0]]).bool()
+    second = torch.tensor([[1, 0, 1], [0, 0, 0]]).bool()
+    found = mean_depth_map([(one, first), (other, second)])
+    everywhere = (1 + 2 + 4 + 3 + 5) / 5
+    assert found.dtype == torch.float64
+    assert found.tolist() == [[2, 2, 5], [4, everywhere, everywhere]]
+    none = torch.zeros_like(first)
+    for maps, said in (([], "of one size"), ([(one, first[:1])], "of one size"), ([(one, none)], "no pixel")):
+        with pytest.raises(ValueError, match=said):
+            mean_depth_map(maps)
 
 
 def test_point_metrics_by_hand_and_with_a_scale() -> None:

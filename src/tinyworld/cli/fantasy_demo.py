@@ -1,5 +1,6 @@
 """`tinyworld demo fantasy`: codec → video transformer → stage 1 → stage 2 on the embedded rooms, and a table at the end."""
 
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ FLAGS = (
 )
 """What can be set from outside: codec_path leaves out the codec's training."""
 WARM_UP = 0.1
+FIRST_FRAME = "first.png"
 
 
 def run_demo(flags: Mapping[str, Any], short: bool) -> None:
@@ -57,10 +59,14 @@ def run_demo(flags: Mapping[str, Any], short: bool) -> None:
     first = _train("fantasy_demo_stage1", beside, "stage1", steps["stage1"])
     _say(4, "stage 2: branch, camera adapters and cross-attention together")
     last = {**beside, "stage1_checkpoint": str(first / "final_model.safetensors")}
-    outcome = train(_recipe("fantasy_demo_stage2", last, "stage2", steps["stage2"]))
+    recipe = _recipe("fantasy_demo_stage2", last, "stage2", steps["stage2"])
+    outcome = train(recipe)
     print(table(outcome.history[-1]))
     print(f"report: {outcome.folder / 'report.html'}")
     print(f"weights: {outcome.folder / 'best_model'}, beside {base / 'best_model'} and {codec}")
+    film, picture = held_out_film(recipe), folder / FIRST_FRAME
+    _write_first_frame(film, picture)
+    print(next_steps(base, outcome.folder, film, picture))
 
 
 def table(entry: Mapping[str, Any]) -> str:
@@ -68,10 +74,13 @@ def table(entry: Mapping[str, Any]) -> str:
     base, clips = entry["baseline"], len(entry["clips"])
     rows = [
         ("depth, AbsRel (lower is better)", "abs_rel", base["abs_rel"], "median depth of the clip"),
+        ("", "abs_rel", base.get("mean_map_abs_rel"), "mean training depth map"),
         ("depth, delta1 (higher)", "delta1", base["delta1"], "median depth of the clip"),
+        ("", "delta1", base.get("mean_map_delta1"), "mean training depth map"),
         ("camera, AUC@30 (higher)", "auc30", base["auc30"], "camera that stands still"),
         ("", "auc30", base.get("mean_track_auc30"), "mean training track"),
         ("camera, ATE (lower)", "ate", base["ate"], "camera that stands still"),
+        ("", "ate", base.get("mean_track_ate"), "mean training track"),
         ("denoising error (lower)", "diffusion", base["diffusion"], "no prediction"),
     ]
     lines = [
@@ -83,6 +92,35 @@ def table(entry: Mapping[str, Any]) -> str:
             own = f"{entry[name]:.4f}" if label else ""
             lines.append(f"  {label:<34}{own:>12}{baseline:>12.4f}  {what}")
     return "\n".join(lines) + "\n"
+
+
+def next_steps(base: Path, weights: Path, film: Path, picture: Path) -> str:
+    """Commands to copy: base and weights are folders of runs, film a clip that was held out, picture its first frame."""
+    lifted, generated = picture.parent / "lifted", picture.parent / "generated"
+    model: tuple[str | Path, ...] = ("--base", base, "--weights", weights)
+    commands: list[list[str | Path]] = [
+        ["view", weights],
+        ["lift", film, *model, "--output", lifted],
+        ["view", lifted],
+        ["generate", *model, "--image", picture, "--camera", "orbit:20deg", "--output", generated],
+    ]
+    told = [shlex.join(["tinyworld", *map(str, command)]) for command in commands]
+    why = "Start with view and lift: so small a model knows how rooms are laid out in the mean; generate makes colours, no room."
+    return "\n  ".join(["\nnext, ready to copy:", *told]) + f"\n{why}"
+
+
+def held_out_film(recipe: FantasyRecipe) -> Path:
+    """The video of the first sample that the recipe's run never trained on."""
+    from tinyworld.tasks.fantasy.sources import find_sources
+
+    return find_sources(recipe).held_out[0].entry.video
+
+
+def _write_first_frame(film: Path, picture: Path) -> None:
+    from tinyworld.media.png import write_png
+    from tinyworld.media.read import read_frames
+
+    write_png(picture, read_frames(film, [0])[0])
 
 
 def _say(number: int, what: str) -> None:

@@ -1,7 +1,7 @@
 """What `tinyworld evaluate fantasy` looks at: a run's held-out samples, a data set, scenes, videos."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +10,7 @@ from tinyworld.core.errors import ConfigError, DataError, FramePlanError, Missin
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from tinyworld.data.worlds.scan import WorldRef
     from tinyworld.infer.world.conditions import Clip
@@ -53,7 +54,7 @@ def labelled_windows(path: Path, wanted: Windows) -> Iterator["Labelled"]:
 
     Raises DataError where nothing is left, ConfigError for a run that has no such samples.
     """
-    worlds, step, max_depth = _of_run(path) if kind_of(path) == "run" else _of_set(path, wanted)
+    worlds, step, max_depth, usual = _of_run(path, wanted) if kind_of(path) == "run" else _of_set(path, wanted)
     used = 0
     for world in worlds[: wanted.most]:
         try:
@@ -62,7 +63,7 @@ def labelled_windows(path: Path, wanted: Windows) -> Iterator["Labelled"]:
             LOGGER.warning("%s is left out: %s", world.id, error)
             continue
         used += 1
-        yield from found
+        yield from (replace(window, usual_depth=usual) for window in found)
     if not used:
         raise DataError(f"{path}: none of the {len(worlds)} samples could be used; the warnings above say why.")
 
@@ -85,19 +86,25 @@ def video_windows(path: Path, wanted: Windows) -> Iterator[tuple[int, "np.ndarra
         yield start, fitted(read_frames(path, numbers), clip.height, clip.width)
 
 
-def _of_run(folder: Path) -> "tuple[list[WorldRef], int, float]":
-    """The held-out samples of a run, its step between frames, and its limit of depth."""
+def _of_run(folder: Path, wanted: Windows) -> "tuple[list[WorldRef], int, float, Tensor | None]":
+    """The held-out samples of a run, its step between frames, its limit of depth, and its training clips' mean depth map."""
     from tinyworld.config.load import load_recipe
     from tinyworld.config.schema import FantasyRecipe
+    from tinyworld.data.worlds.dataset import WorldDataset
     from tinyworld.tasks.fantasy.sources import find_sources
+    from tinyworld.tasks.fantasy.usual import usual
 
     recipe = load_recipe(folder / "config.yaml")
     if not isinstance(recipe, FantasyRecipe):
         raise ConfigError(f"{folder}: the run of another task: it has no samples with depth and cameras.")
-    return find_sources(recipe).held_out, min(recipe.data.frame_steps), recipe.data.max_depth
+    sources, clip = find_sources(recipe), wanted.clip
+    step, max_depth = min(recipe.data.frame_steps), recipe.data.max_depth
+    size = (clip.height, clip.width, clip.frames)
+    mean = usual(WorldDataset(sources.train, [size], [wanted.step or step], max_depth), sources.train, *size)
+    return sources.held_out, step, max_depth, None if mean is None else mean.depth
 
 
-def _of_set(folder: Path, wanted: Windows) -> "tuple[list[WorldRef], int, float]":
+def _of_set(folder: Path, wanted: Windows) -> "tuple[list[WorldRef], int, float, None]":
     from tinyworld.core.console import LOGGER, counting
     from tinyworld.data.worlds.dataset import MAX_DEPTH
     from tinyworld.data.worlds.layout import list_worlds
@@ -114,7 +121,7 @@ def _of_set(folder: Path, wanted: Windows) -> "tuple[list[WorldRef], int, float]
             f"{folder}: none of the samples can be used (why is said above). --frames {clip.frames} with --step {step} needs "
             f"{span} frames of at least half of {clip.width}x{clip.height} pixels (w x h)."
         )
-    return report.worlds, 1, MAX_DEPTH
+    return report.worlds, 1, MAX_DEPTH, None
 
 
 def _windows(world: "WorldRef", wanted: Windows, step: int, max_depth: float) -> Iterator["Labelled"]:

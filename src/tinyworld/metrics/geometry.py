@@ -10,7 +10,7 @@ prediction), which tells a wrong shape from a wrong size.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -97,6 +97,26 @@ def median_depth(target: Tensor, mask: Tensor) -> Tensor:
     _check(target, target, mask, 4)
     medians = [wanted[valid].median() if bool(valid.any()) else _nan(target) for wanted, valid in _clips(target, mask)]
     return torch.stack(medians).to(target.dtype)[:, None, None, None].expand_as(target)
+
+
+def mean_depth_map(maps: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The mean of depth maps, each with its bool mask of valid pixels, H W both: H W, float64.
+
+    A pixel is the mean of the maps that are valid there; where none is, the mean of all valid values. As a baseline it is
+    what a model can do that has learned how its training clips are laid out and looks at no picture. Raises ValueError for
+    no map, maps of different sizes, or none with a valid pixel.
+    """
+    sizes = [(tuple(depth.shape), tuple(mask.shape)) for depth, mask in maps]
+    if not sizes or len(sizes[0][0]) != 2 or set(sizes) != {(sizes[0][0], sizes[0][0])}:
+        raise ValueError(f"mean_depth_map takes depth maps and masks H W of one size, got {sizes}")
+    total = torch.zeros_like(maps[0][0], dtype=torch.float64)
+    count = torch.zeros_like(total)
+    for depth, mask in maps:
+        total += torch.where(mask, depth.double(), 0.0)
+        count += mask
+    if not bool(count.any()):
+        raise ValueError("mean_depth_map: no pixel of any map is valid")
+    return torch.where(count > 0, total / count.clamp_min(1), total.sum() / count.sum())
 
 
 def _relative(predicted: Tensor, target: Tensor) -> Tensor:

@@ -12,7 +12,17 @@ from tests.infer.world.small import FRAMES, HEIGHT, WIDTH, make_base, make_branc
 from tinyworld.core.geometry import Cameras
 from tinyworld.infer.world import evaluate, without_truth
 from tinyworld.infer.world.camera_paths import cameras_for
-from tinyworld.infer.world.evaluate import FORWARD, MEDIAN, WITHOUT, Labelled, compared, followed, judged, starts
+from tinyworld.infer.world.evaluate import (
+    FORWARD,
+    MEAN_MAP,
+    MEDIAN,
+    WITHOUT,
+    Labelled,
+    compared,
+    followed,
+    judged,
+    starts,
+)
 from tinyworld.infer.world.following import following
 from tinyworld.infer.world.pipeline import FantasyWorldPipeline
 from tinyworld.infer.world.results import camera_facts
@@ -51,6 +61,15 @@ def test_the_truth_has_no_error() -> None:
         assert found.values[name] == pytest.approx(best, abs=2e-5), name
     assert found.baselines[MEDIAN]["abs_rel"] > 0.01 and found.baselines[MEDIAN]["point_error"] > 0.01
     assert found.baselines[STILL]["auc30"] < 0.1 and found.baselines[STILL]["ate"] > 0.01
+
+
+def test_the_mean_training_depth_map_stands_beside_where_it_is_known() -> None:
+    scene = plane_scene(5)
+    truth = labels(scene)
+    assert MEAN_MAP not in compared(scene, truth).baselines
+    found = compared(scene, replace(truth, usual_depth=2 * truth.depth[2].double())).baselines[MEAN_MAP]
+    expected = ((2 * truth.depth[2] - truth.depth).abs() / truth.depth).mean()
+    assert found["abs_rel"] == pytest.approx(float(expected), rel=1e-5) and "ate" not in found
 
 
 def test_faults_of_known_size() -> None:

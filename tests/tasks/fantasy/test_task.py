@@ -84,7 +84,9 @@ def test_geometry_is_measured_beside_trivial_baselines_and_without_the_cameras(s
         "auc30",
         "given_auc30",
     } <= entry.keys()
-    assert {"abs_rel", "auc30", "ate", "mean_track_auc30", "diffusion"} <= entry["baseline"].keys()
+    assert {"abs_rel", "auc30", "ate", "mean_map_abs_rel", "mean_map_delta1", "mean_track_auc30", "diffusion"} <= entry[
+        "baseline"
+    ].keys()
 
 
 def test_stage_two_goes_on_from_stage_one(small: Small, stage1: Path, tmp_path: Path) -> None:

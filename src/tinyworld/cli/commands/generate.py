@@ -1,6 +1,7 @@
 """`tinyworld generate --base B --weights W --output DIR`: a world from a prompt, a first frame, a camera path."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,7 @@ def run(options: argparse.Namespace) -> int:
     _check_early(options)
     pipeline = open_pipeline(options)
     asked = _request(options)
+    _warn_unsteered(pipeline, asked)
     if pipeline.parts.branch is None:
         return _video_alone(pipeline, options, asked)
     scene = _followed(pipeline, _with_bar(pipeline, options, asked))
@@ -103,6 +105,7 @@ def run(options: argparse.Namespace) -> int:
         f"wrote {options.output}: {len(scene.frames)} frames of {scene.height} × {scene.width}, seed {facts['seed']}; "
         f"{facts['steps']} steps in {facts['denoise_seconds']:.1f} s, decoded {facts['decoded_frames_per_second']:.1f} frames/s"
     )
+    print(f"look: tinyworld view {shlex.quote(str(options.output))}")
     return 0
 
 
@@ -186,6 +189,24 @@ def _request(options: argparse.Namespace) -> dict[str, Any]:
         "camera_options": camera,
         "fps": options.fps,
     }
+
+
+def _warn_unsteered(pipeline: "FantasyWorldPipeline", asked: dict[str, Any]) -> None:
+    """Say that a camera that moves cannot steer the video of stage 1's weights. Raises as reading the camera."""
+    import torch
+
+    from tinyworld.core.console import LOGGER
+    from tinyworld.infer.world.requests import cameras_of
+
+    info = pipeline.parts.info
+    if asked["camera"] is None or info is None or info.stage != "stage1":
+        return
+    clip = pipeline.clip_of(asked["height"], asked["width"], asked["num_frames"])
+    path = cameras_of(asked["camera"], clip, asked["camera_scale"], asked["camera_options"]).extrinsics
+    if not torch.allclose(path, path[:1].expand_as(path)):
+        LOGGER.warning(
+            "--weights are of stage 1, in which no camera steers the video (--camera): only stage 2 does that"
+        )
 
 
 def _with_bar(pipeline: "FantasyWorldPipeline", options: argparse.Namespace, asked: dict[str, Any]) -> Any:

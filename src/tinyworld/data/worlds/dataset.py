@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from tinyworld.core.geometry import Cameras
 from tinyworld.data.cut import Bucket, largest_factor, resize
 from tinyworld.data.frame_cache import CHANNELS, FrameCache
 from tinyworld.data.order import Draw
@@ -15,7 +14,7 @@ from tinyworld.data.replacing import choose_buckets, first_readable
 from tinyworld.data.scan import MAX_ENLARGEMENT, check_budget
 from tinyworld.data.worlds.array_cache import ArrayCache
 from tinyworld.data.worlds.condition_cache import ConditionCache, Conditions
-from tinyworld.data.worlds.cut import WorldCut, centre_cut, draw_cut, read_geometry
+from tinyworld.data.worlds.cut import CutGeometry, WorldCut, centre_cut, draw_cut, read_geometry
 from tinyworld.data.worlds.scan import WorldRef
 from tinyworld.media.depth_files import read_depth, read_points
 
@@ -123,11 +122,11 @@ class WorldDataset(torch.utils.data.Dataset[WorldSample]):
         centre of the picture. Raises DataError when it cannot be read or is too short, IncompleteCacheError as above."""
         return self._read(*centre_cut(world, (height, width, n_frames), self.frame_steps), pictures=True)
 
-    def held_out_cameras(self, world: WorldRef, height: int, width: int, n_frames: int) -> Cameras | None:
-        """The cameras of `held_out_sample`, without its pictures; None where their unit means nothing. Raises DataError."""
+    def held_out_geometry(self, world: WorldRef, height: int, width: int, n_frames: int) -> CutGeometry | None:
+        """Depth and cameras of `held_out_sample`, without its pictures; None where their unit means nothing. Raises DataError."""
         cut, _ = centre_cut(world, (height, width, n_frames), self.frame_steps)
         known = read_geometry(cut, self._depths, self._points, self.max_depth)
-        return known.cameras if known.usable else None
+        return known if known.usable else None
 
     def check_faults(self, faults: Mapping[str, str], budget: float) -> None:
         """Raise DataError when more of the samples could not be read while training than `check_budget` allows."""

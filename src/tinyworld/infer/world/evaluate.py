@@ -19,7 +19,8 @@ from tinyworld.metrics.geometry import consistency, depth_metrics, median_depth,
 from tinyworld.metrics.trajectory import NAMES as FOLLOWING
 from tinyworld.metrics.trajectory import camera_metrics, identity_cameras
 
-MEDIAN, FORWARD, WITHOUT = "median depth", "even forward motion", "no camera given"
+MEDIAN, MEAN_MAP = "median depth", "mean training depth map"
+FORWARD, WITHOUT = "even forward motion", "no camera given"
 NAMES = (
     *("abs_rel", "delta1", "abs_rel_scaled", "delta1_scaled", "point_error", "point_error_scaled"),
     *("consistency", *FOLLOWING),
@@ -36,6 +37,8 @@ class Labelled:
 
     id: of the clip. start: first frame of the window. seed: of the noise. frames: uint8 T H W 3. depth: float T H W. mask:
     bool T H W, where depth and points are valid. points: float T H W 3. cameras: T. usable: whether the scale means something.
+    usual_depth: H W, the mean depth map of the clips that the model was trained on, in units of a clip's scale; None where
+    they are not known.
     """
 
     id: str
@@ -47,12 +50,13 @@ class Labelled:
     points: Tensor
     cameras: Cameras
     usable: bool = True
+    usual_depth: Tensor | None = None
 
 
 def judged(pipeline: FantasyWorldPipeline, truth: Labelled, sigma: float) -> Outcome:
-    """The window lifted without its cameras, at noise sigma, against its labels: NAMES, beside the clip's median depth, a
-    camera that stands still, and one that goes straight on (which, after a similarity, meets any even straight track). NaN
-    where there is no label. Raises as `FantasyWorldPipeline.lift`."""
+    """The window lifted without its cameras, at noise sigma, against its labels: NAMES, beside the clip's median depth, the
+    mean depth map of training clips where it is known, a camera that stands still, and one that goes straight on (which, after
+    a similarity, meets any even straight track). NaN where there is no label. Raises as `FantasyWorldPipeline.lift`."""
     return compared(pipeline.lift(truth.frames, sigma, generator=truth.seed), truth)
 
 
@@ -70,6 +74,8 @@ def compared(scene: Scene, truth: Labelled) -> Outcome:
     standing = point_metrics(world_points(flat.double(), still), truth.points[None].double(), mask)
     moving = {name: camera_metrics(cameras, true) for name, cameras in ((STILL, still), (FORWARD, _forward(true)))}
     baselines = {MEDIAN: constant | standing, **moving}
+    if truth.usual_depth is not None:
+        baselines[MEAN_MAP] = depth_metrics(truth.usual_depth.to(target).expand_as(target), target, mask)
     return Outcome(
         truth.id,
         truth.start,

@@ -29,6 +29,7 @@ from tinyworld.models.fantasy.prediction import Geometry
 from tinyworld.report.scene_file import write_scene_file
 from tinyworld.report.shown import ShownScene, ShownWorld
 from tinyworld.tasks.fantasy.inputs import Encoded, Inputs, assembled, fixed
+from tinyworld.tasks.fantasy.usual import Usual
 
 PREVIEW_FPS = 8
 GIVEN = ("abs_rel", "ate", "auc30")
@@ -70,12 +71,12 @@ def evaluate(
     predict: Predict,
     schedule: FlowSchedule,
     sigmas: Sequence[float],
-    track: Tensor | None,
+    usual: Usual | None,
     device: torch.device,
 ) -> list[Evaluated]:
     """Metrics of each window beside its baselines. sigmas: the first one's names stand alone, the others end in @sigma.
 
-    track: the mean pose encoding of training clips, T 9, as a baseline; None where no training clip has one.
+    usual: what the training clips are in the mean, as baselines; None where no training clip has a scale.
     """
     batch = batch_of(windows, device)
     known = encode(batch)
@@ -95,7 +96,7 @@ def evaluate(
         columns |= {f"{name}{end}": value for name, value in geometry_metrics(blind, batch).items()}
     baselines = _flow_baselines(batch, known, schedule, sigmas)
     if "abs_rel" in columns:
-        geometry = _geometry_baselines(batch, track)
+        geometry = _geometry_baselines(batch, usual)
         ends = ["", *(f"@{sigma:g}" for sigma in sigmas[1:])]
         baselines |= {f"{name}{end}": value for end in ends for name, value in geometry.items()}
     return [Evaluated(window.id, _row(columns, place), _row(baselines, place)) for place, window in enumerate(windows)]
@@ -140,9 +141,9 @@ def _flow_baselines(
     return found
 
 
-def _geometry_baselines(batch: WorldBatch, track: Tensor | None) -> dict[str, Tensor]:
-    """What is known without a model: each clip's median depth; cameras that stand still, or that move as the training clips do
-    in the mean; points of that depth seen by those still cameras."""
+def _geometry_baselines(batch: WorldBatch, usual: Usual | None) -> dict[str, Tensor]:
+    """What is known without a model: each clip's median depth; cameras that stand still; points of that depth seen by those
+    still cameras. As mean_map_* and mean_track_* what the training clips are in the mean, the same for every clip."""
     true, still = batch.cameras, identity_cameras(batch.cameras)
     flat = median_depth(batch.depth, batch.mask)
     found = {
@@ -150,10 +151,13 @@ def _geometry_baselines(batch: WorldBatch, track: Tensor | None) -> dict[str, Te
         **point_metrics(world_points(flat, still), batch.points, batch.mask),
         **_camera_metrics(still, batch),
     }
-    if track is None:
+    if usual is None:
         return found
-    usual = decode_pose(track.to(true.extrinsics).expand(len(batch.ids), -1, -1), true.height, true.width)
-    return found | {f"mean_track_{name}": value for name, value in _camera_metrics(usual.relative(), batch).items()}
+    depths = usual.depth.to(batch.depth).expand_as(batch.depth)
+    mapped = depth_metrics(depths, batch.depth, batch.mask)
+    found |= {f"mean_map_{name}": mapped[name] for name in ("abs_rel", "delta1")}
+    track = decode_pose(usual.track.to(true.extrinsics).expand(len(batch.ids), -1, -1), true.height, true.width)
+    return found | {f"mean_track_{name}": value for name, value in _camera_metrics(track.relative(), batch).items()}
 
 
 def _row(columns: dict[str, Tensor], place: int) -> dict[str, float | None]:

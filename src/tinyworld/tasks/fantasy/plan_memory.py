@@ -4,7 +4,7 @@ from tinyworld.config.batch import accumulations
 from tinyworld.config.schema import FantasyRecipe
 from tinyworld.engine.memory import Sharing, standing, weight_bytes
 from tinyworld.tasks.fantasy.memory_parts import empty_networks, stepping, validating
-from tinyworld.tasks.memory_plan import STEP, VALIDATION, Clips, MemoryPlan
+from tinyworld.tasks.memory_plan import STEP, VALIDATION, Clips, MemoryPlan, allowance
 
 TRAINED = {
     "base": "transformer (weights, gradients, AdamW, average)",
@@ -33,7 +33,7 @@ def plan_memory(recipe: FantasyRecipe, processes: int) -> MemoryPlan:
         STEP: always + stepping(recipe, clips).total,
         VALIDATION: always + validating(recipe, measured).total,
     }
-    return MemoryPlan(clips, measured, stage.key, there, moments, _not_counted(recipe))
+    return MemoryPlan(clips, measured, stage.key, there, moments, _not_counted(recipe), allowance(recipe))
 
 
 def measured_clips(recipe: FantasyRecipe) -> Clips:

@@ -1,7 +1,6 @@
 """The tasks `video_base`, `fantasy_world:stage1` and `fantasy_world:stage2`: a small video transformer learns to denoise, or a
 geometry branch learns beside a frozen one, alone (stage 1) or with its way into the video (stage 2)."""
 
-import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -16,7 +15,6 @@ from tinyworld.config.schema import FantasyRecipe
 from tinyworld.core import dist
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import DataError, UserError
-from tinyworld.core.geometry import encode_pose
 from tinyworld.core.pixels import to_unit_range
 from tinyworld.data.entries import IncompleteCacheError
 from tinyworld.data.loader import step_batches
@@ -26,7 +24,6 @@ from tinyworld.engine.accelerate_setup import training_device
 from tinyworld.engine.task import Evaluated, Losses, Roles
 from tinyworld.infer.codec import Codec, open_codec
 from tinyworld.losses.flow import FlowSchedule
-from tinyworld.metrics.trajectory import mean_track
 from tinyworld.models.fantasy import backbone_weights
 from tinyworld.models.fantasy import weights as branch_weights
 from tinyworld.models.fantasy.branch import GeometryBranch
@@ -39,11 +36,10 @@ from tinyworld.tasks.fantasy.memory_proposals import advice
 from tinyworld.tasks.fantasy.networks import build_networks
 from tinyworld.tasks.fantasy.objective import flow_losses, geometry_losses, joined
 from tinyworld.tasks.fantasy.sources import cached_cuts, dataset_of, find_sources, measured, order_of, wanted
+from tinyworld.tasks.fantasy.usual import Usual, usual
 from tinyworld.tasks.memory_advice import memory_limit
 
 PATHS = ("model.backbone_path", "model.pretrained_model_path", "model.stage1_checkpoint", "model.codec_path")
-TRACKS = 64
-"""Training samples whose cameras make the mean track, a baseline."""
 LATE = 0.75
 """Share of a run from which on the guide's thresholds are watched."""
 WATCHED = {"stage1": {"loss/depth": 0.2, "loss/point": 0.5, "loss/camera": 0.1}}
@@ -77,7 +73,7 @@ class FantasyTask:
         self.latents_by = dist.on_main(self._latents_digest)
         self.schedule = FlowSchedule(recipe.loss.flow_shift)
         self.windows = self._held_out_windows()
-        self.track = self._mean_track()
+        self.usual = self._usual()
 
     def _check_cache(self) -> Tensor | None:
         """The empty prompt's text where there is a cache with text. Raises IncompleteCacheError before anything is loaded."""
@@ -102,16 +98,12 @@ class FantasyTask:
                 found.append(window)
         return found
 
-    def _mean_track(self) -> Tensor | None:
-        """How the training clips' cameras move in the mean, T 9."""
+    def _usual(self) -> Usual | None:
+        """What the training clips are in the mean, where geometry is measured."""
         if self.networks.branch is None:
             return None
-        data, tracks = self.recipe.data, []
-        for world in self.sources.train[:TRACKS]:
-            with contextlib.suppress(UserError, OSError):  # one that cannot be read is met, and counted, in training
-                cameras = self.dataset.held_out_cameras(world, data.height, data.width, data.num_frames)
-                tracks += [] if cameras is None else [encode_pose(cameras)]
-        return mean_track(tracks) if tracks else None
+        data = self.recipe.data
+        return usual(self.dataset, self.sources.train, data.height, data.width, data.num_frames)
 
     def roles(self) -> Roles:
         frozen: dict[str, nn.Module] = {}
@@ -256,7 +248,7 @@ class FantasyTask:
     def evaluate(self, model: nn.Module, samples: Sequence[measure.Window], device: torch.device) -> list[Evaluated]:
         sigmas = self.recipe.validation.validation_sigmas
         return measure.evaluate(
-            samples, self._encode, self._predictor(model), self.schedule, sigmas, self.track, device
+            samples, self._encode, self._predictor(model), self.schedule, sigmas, self.usual, device
         )
 
     def preview(self, model: nn.Module, sample: measure.Window, device: torch.device, folder: Path) -> None:
