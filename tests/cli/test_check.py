@@ -35,3 +35,18 @@ def test_the_plan_is_that_of_the_processes_that_are_named(
     given = ["check", "taehv_demo", f"--data_root={clips}", "--gpu_memory=40GiB", "--processes=8", "--strategy=fsdp2"]
     assert main(given) == 0, capsys.readouterr().err
     assert asked == [8], "once, and not for the one process that checks"
+
+
+def test_a_cpu_is_compared_with_its_free_memory(
+    capsys: pytest.CaptureFixture[str], clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = ["check", "taehv_demo", f"--data_root={clips}"]
+    monkeypatch.setattr("tinyworld.core.host_memory.available", lambda: 2**35)
+    assert main([*demo, "--device=cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "it fits: this machine's free main memory leaves 28." in said and "CUDA" not in said
+    monkeypatch.setattr("tinyworld.core.host_memory.available", lambda: 2**27)
+    assert "free main memory leaves it 0.11 GiB" in refused(capsys, *demo, "--device=cpu")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(demo) == 0  # the recipe may be meant for a GPU elsewhere
+    assert "warning: this machine's CPU cannot train it" in capsys.readouterr().out

@@ -59,3 +59,10 @@ def test_other_shells_read_their_script(script: Path, request: pytest.FixtureReq
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     subprocess.run([shell, "-n", str(script)], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("script", ["bash"], indirect=True)
+def test_flags_of_the_commands_themselves_are_offered(script: Path) -> None:
+    assert completed(script, "train", "taehv_demo", "--print") == ["--print_config"]
+    assert completed(script, "supervise", "taehv_demo", "--proc") == ["--processes"]
+    assert completed(script, "check", "taehv_demo", "--para") == ["--parameters"]

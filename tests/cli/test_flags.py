@@ -5,7 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyworld.cli.flags import parse_overrides
+from tinyworld.config.guide import ELSEWHERE, NAMES
+from tinyworld.config.keys import keys
 from tinyworld.config.load import load_recipe
+from tinyworld.config.schema import FAMILIES
 from tinyworld.core.errors import ConfigError
 
 
@@ -77,3 +80,37 @@ def test_flags_reach_the_recipe() -> None:
         load_recipe("taehv_small", parse_overrides(["--data_root", "clips", "--n_frame", "16"]))
     with pytest.raises(ConfigError, match="--n_frames needs a value: a whole number, at most 100000, at least 1"):
         load_recipe("taehv_small", parse_overrides(["--data_root", "clips", "--n_frames", "--flip"]))
+
+
+def refusal(recipe: str, name: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        load_recipe(recipe, {name: "3"})
+    return " ".join(error.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("batch_size", "--train_batch_size?"),
+        ("batch-size", "--train_batch_size?"),
+        ("lr", "--learning_rate?"),
+        ("steps", "--max_train_steps?"),
+        ("epochs", "--max_train_steps?"),
+        ("resume", "--resume_from_checkpoint?"),
+        ("resolution", "--height and --width?"),
+        ("num_frames", "--n_frames?"),
+        ("data_dir", "--data_root?"),
+        ("output", "--output_dir?"),
+    ],
+)
+def test_a_name_of_another_trainer_leads_to_the_key(name: str, meant: str) -> None:
+    assert f"--{name}: unknown. Did you mean {meant}" in refusal("taehv_demo", name)
+
+
+def test_the_key_that_is_meant_is_one_of_the_family() -> None:
+    assert "Did you mean --dataset_base_path?" in refusal("fantasy_demo_base", "data")
+    assert "Did you mean --num_frames?" in refusal("fantasy_demo_base", "n_frames")
+    for family in FAMILIES.values():
+        assert not {key.dotted for key in keys(family)} & set(ELSEWHERE)
+    known = {key.leaf for family in FAMILIES.values() for key in keys(family)}
+    assert {leaf for leaves in ELSEWHERE.values() for leaf in leaves} <= known and not set(ELSEWHERE) & set(NAMES)

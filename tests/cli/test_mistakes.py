@@ -166,3 +166,37 @@ def test_every_broken_clip_is_refused_or_used_but_never_a_traceback(
 
 def test_report_of_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused(capsys, "report", tmp_path)
+
+
+def test_a_mistyped_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    for typed, meant in (["trian"], "train"), (["data", "cahce"], "cache"):
+        with pytest.raises(SystemExit) as end:
+            main(typed)
+        said = capsys.readouterr().err
+        assert end.value.code == EXIT_USER_ERROR and f'Did you mean "{meant}"?' in said
+
+
+def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == EXIT_USER_ERROR
+    said = capsys.readouterr().err
+    assert "train as a recipe says" in said and "error" not in said.splitlines()[0]
+
+
+def test_a_recipe_shows_its_values_in_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["train", "taehv_demo", "--help"])
+    said = capsys.readouterr().out
+    assert end.value.code == 0 and "taehv_demo: 64]" in said
+
+
+def test_a_run_too_large_for_the_cpu_is_refused_before_it_starts(
+    capsys: pytest.CaptureFixture[str], clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinyworld.core.host_memory.available", lambda: 2**28)
+    given = [f"--data_root={clips}", f"--output_dir={tmp_path}", "--device=cpu", "--train_batch_size=8",
+             "--validation_height=32", "--validation_width=32"]  # fmt: skip
+    said = refused(capsys, "train", "taehv_demo", *given)
+    assert (
+        "free main memory leaves it 0.22 GiB" in said and "--train_batch_size 4 --gradient_accumulation_steps 2" in said
+    )
+    assert "CUDA" not in said and not list(tmp_path.iterdir())

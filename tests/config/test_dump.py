@@ -87,3 +87,14 @@ def test_a_recipe_printed_with_a_problem_in_it_is_still_refused(tmp_path: Path) 
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match="12 or 16"):
         load_recipe(tmp_path / "config.yaml")
+
+
+def test_help_of_a_recipe_shows_what_it_sets() -> None:
+    recipe = load_recipe("taehv_small", {"height": 96, "learning_rate": 3.25e-4}, complete=False)
+    lines = describe_flags(TaehvRecipe, recipe)
+    assert max(map(len, lines.splitlines())) <= WIDTH
+    text = " ".join(lines.split())
+    shown = {part.split()[0]: part for part in text.split(" --")}
+    assert "taehv_small: 96]" in shown["height"] and "taehv_small: 0.000325]" in shown["learning_rate"]
+    assert "[required]" in shown["data_root"] and "(not given)" not in text  # it is left to the user
+    assert "[default tensorboard]" in shown["tracker_name"]

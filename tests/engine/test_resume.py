@@ -230,3 +230,29 @@ def test_a_checkpoint_of_another_version_is_said_to_be_one(tmp_path: Path, caplo
     manifest.write_text(json.dumps(values | {"tinyworld_version": "0.0.1"}))
     run_training(FakeTask(), fake_recipe(tmp_path, checkpoint={"resume_from_checkpoint": "latest"}))
     assert f"checkpoint-20 was written by tinyworld 0.0.1, this is {__version__}" in caplog.text
+
+
+def test_a_refused_resume_names_the_keys_that_were_changed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run_training(FakeTask(), fake_recipe(tmp_path))
+    again = fake_recipe(tmp_path, checkpoint={"resume_from_checkpoint": "latest"}, training={"train_batch_size": 8})
+    before = fake_recipe(tmp_path).training.train_batch_size
+    with pytest.raises(CheckpointError, match=f"training.train_batch_size was {before}, is now 8") as refused:
+        run_training(FakeTask(batch=8), again)
+    assert (
+        "batch was 4" not in str(refused.value).replace("train_batch_size was 4", "")
+        and "stopped by" not in caplog.text
+    )
+    (tmp_path / "run" / "config.yaml").write_text("a: [")
+    with pytest.raises(CheckpointError, match="batch was 4, is now 8"):
+        run_training(FakeTask(batch=8), again)
+
+
+def test_weights_alone_are_no_checkpoint(tmp_path: Path) -> None:
+    run_training(FakeTask(), fake_recipe(tmp_path))
+    weights = tmp_path / "best_model"
+    weights.mkdir()
+    shutil.copy(tmp_path / "run" / "checkpoint-20" / "model.safetensors", weights)
+    (weights / "manifest.json").write_text(json.dumps({"files": {}, "step": 20}))
+    for path in (weights, weights / "model.safetensors"):
+        with pytest.raises(CheckpointError, match=f"holds weights alone.*--pretrained_model_path {path}"):
+            run_training(FakeTask(), fake_recipe(tmp_path, checkpoint={"resume_from_checkpoint": str(path)}))

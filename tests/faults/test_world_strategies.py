@@ -1,4 +1,4 @@
-"""Two processes under each strategy: the video world's tasks learn what one process learns."""
+"""Two processes: the video world's stages learn what one process learns; each strategy meets one of them."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,6 @@ from tests.faults.processes import events, finished
 from tests.faults.real import make_task
 from tests.tasks.fantasy.conftest import Small, make_small
 from tinyworld.config.schema import FantasyRecipe
-
-STRATEGIES = ["ddp", "zero2", "zero3", "fsdp2"]
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +50,13 @@ def assert_as_one(run: Path, alone: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ["zero3", "fsdp2"])
 def test_stage_one_is_the_same_on_two_processes(strategy: str, small: Small, stage1: Path, tmp_path: Path) -> None:
     two = recipe(small, "fantasy_demo_stage1", tmp_path, strategy=strategy)
     assert_as_one(finished(make_task(two), two), stage1)
 
 
-@pytest.mark.parametrize("strategy", ["zero3", "fsdp2"])
+@pytest.mark.parametrize("strategy", ["ddp", "zero2"])
 def test_stage_two_is_the_same_on_two_processes(
     strategy: str, small: Small, stage1: Path, stage2: Path, tmp_path: Path
 ) -> None:

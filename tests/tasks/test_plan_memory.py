@@ -13,8 +13,10 @@ from tinyworld.cli.flags import parse_overrides
 from tinyworld.config.batch import clips_per_step
 from tinyworld.config.load import load_recipe
 from tinyworld.config.schema import TaehvRecipe
+from tinyworld.core import host_memory
 from tinyworld.core.errors import ConfigError
 from tinyworld.models.teachers import SUPPORTED
+from tinyworld.tasks import build
 from tinyworld.tasks.build import checked_plan
 from tinyworld.tasks.memory_advice import apply
 from tinyworld.tasks.memory_plan import ALLOWANCE, STEP, TEACHING, VALIDATION
@@ -161,3 +163,37 @@ def test_a_reference_without_config_is_none(wan_config: str) -> None:
     assert empty_reference(distil("nobody/knows-it")) is None
     assert empty_reference(distil(wan_config)) is not None
     assert EmptySeraena(small()).group == 3
+
+
+def test_a_plan_for_a_cpu_is_made_where_it_may_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[int] = []
+    monkeypatch.setattr(build, "checked_plan", lambda recipe, processes: planned.append(processes))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(host_memory, "available", lambda: 16 * 2**30)
+    build.check_memory(small(), 1)
+    assert planned == []
+    build.check_memory(small(train_batch_size=4096), 1)
+    build.check_memory(small(encoder_width=512), 1)
+    build.check_memory(small(validation_height=512, validation_width=512), 1)
+    build.check_memory(small(), 4)  # a quarter of it each
+    assert planned == [1, 1, 1, 4]
+    monkeypatch.setattr(host_memory, "available", lambda: None)
+    build.check_memory(small(train_batch_size=4096), 1)
+    assert len(planned) == 4
+
+
+@pytest.mark.parametrize("text", ["MemTotal:  9 kB\nMemAvailable:   2048 kB\n", "MemTotal: 9 kB\n", None])
+def test_free_main_memory_is_read_where_the_system_tells_it(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_memory, "MEMINFO", tmp_path / "meminfo")
+    if text is not None:
+        (tmp_path / "meminfo").write_text(text)
+    assert host_memory.available() == (2**21 if text is not None and "Available" in text else None)
+
+
+def test_what_is_surely_fine_is_above_the_plan() -> None:
+    for changes in ({}, {"use_seraena": True}, {"encoder_width": 64, "decoder_widths": (256, 128, 64, 64)}):
+        recipe = small(device="cpu", gradient_checkpointing=False, mixed_precision="no", **changes)
+        assert build.surely_fits(recipe, 2**40)
+        assert not build.surely_fits(recipe, plan_memory(recipe, 1).total)

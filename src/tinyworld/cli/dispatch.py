@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from tinyworld.cli.commands import (
     check,
@@ -31,12 +32,14 @@ from tinyworld.cli.commands import (
 from tinyworld.core.console import ConsoleHandler
 from tinyworld.core.errors import (
     DISK_FULL,
+    EXIT_USER_ERROR,
     ConfigError,
     Interrupted,
     ProcessLost,
     UserError,
     exit_code_of,
     is_elsewhere,
+    nearest_name,
 )
 from tinyworld.core.files import STAGING_PREFIX
 from tinyworld.core.version import __version__
@@ -63,6 +66,8 @@ COMMANDS = (
 )
 STAGING_NAME = re.compile(rf"{re.escape(STAGING_PREFIX)}(\d+|w[0-9a-f.]+)-(old-)?")
 """What a path has in it while it is being written; the user knows it without."""
+INVALID_CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.+)\)$")
+"""What argparse says of one."""
 WHAT_NOW = {
     errno.EEXIST: "A folder is needed here. Give another path, or remove the file.",
     errno.ENOTDIR: "A part of this path is a file where a folder is needed. Give another path.",
@@ -76,9 +81,19 @@ WHAT_NOW = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says of a choice that is none which one is nearest."""
+
+    def error(self, message: str) -> NoReturn:
+        if wrong := INVALID_CHOICE.search(message):
+            choices = re.findall("'([^']+)'", wrong[2])
+            message += f".{nearest_name(wrong[1], choices)}"
+        super().error(message)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every command; each command module adds its own part."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="tinyworld",
         description="Train and run tiny causal video autoencoders (TAEHV) and video worlds with geometry (FantasyWorld).",
         epilog="--debug with any command shows the traceback of an error.",
@@ -100,7 +115,11 @@ def run_command(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[ConsoleHandler()])
 
     def work() -> int:
-        options = build_parser().parse_args([argument for argument in arguments if argument != "--debug"])
+        parser, given = build_parser(), [argument for argument in arguments if argument != "--debug"]
+        if not given:
+            parser.print_help(sys.stderr)
+            return EXIT_USER_ERROR
+        options = parser.parse_args(given)
         return int(options.run(options) or 0)
 
     return exit_code(work, debug)

@@ -33,7 +33,8 @@ class _Arguments(argparse.Action):
         given = list(values or ())
         names_recipe = "recipe" not in namespace
         if "--help" in given or "-h" in given[: 1 + names_recipe]:
-            parser.epilog = describe_flags(_family(namespace.recipe if not names_recipe else next(iter(given))))
+            named = namespace.recipe if not names_recipe else given[0]
+            parser.epilog = describe_flags(_family(named), _values(named))
             parser.print_help()
             parser.exit()
         if names_recipe:
@@ -49,6 +50,14 @@ def _family(recipe: str) -> "type[Recipe]":
         return family_of(recipe, {}) if not recipe.startswith("-") else TaehvRecipe
     except UserError:
         return TaehvRecipe
+
+
+def _values(recipe: str) -> "Recipe | None":
+    """The named recipe, whose values its help shows; None where none is named, or it is one that holds a mistake."""
+    try:
+        return load_recipe(recipe, complete=False) if not recipe.startswith("-") else None
+    except UserError:
+        return None
 
 
 def _of_task(given: list[str]) -> str | None:

@@ -87,6 +87,10 @@ class Draft:
             below = f" (in YAML: {known.leaf} below {known.section}:)" if known.section and not prefix else ""
             home = f"section {known.section}" if known.section else "the top level"
             return f"{shown}: {leaf} belongs to {home}: write {prefix}{known.dotted}{below}."
+        if meant := [self.by_leaf[name] for name in guide.elsewhere(leaf) if name in self.by_leaf]:
+            self.meant.update(key.dotted for key in meant)
+            names = " and ".join(f"{prefix}{key.leaf if prefix else key.dotted}" for key in meant)
+            return f"{shown}: unknown. Did you mean {names}?"
         siblings = [key for key in self.keys.values() if key.section == section] if section in self.sections else []
         for group in (siblings, list(self.keys.values())):
             close = get_close_matches(leaf, [key.leaf for key in group], n=1)

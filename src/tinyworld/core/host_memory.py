@@ -1,9 +1,21 @@
-"""Training on a CPU: keep freed memory for the next tensors, as PyTorch does on a GPU."""
+"""Main memory for training on a CPU: how much there is, and freed memory kept for the next tensors, as PyTorch does on a GPU."""
 
 import ctypes
+import re
+from pathlib import Path
+
+MEMINFO = Path("/proc/meminfo")
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Parameters of glibc's `mallopt`, from malloc.h."""
+
+
+def available() -> int | None:
+    """Bytes that can be taken before the kernel ends a process for want of memory; None where the system does not say."""
+    if not MEMINFO.is_file():
+        return None
+    found = re.search(r"^MemAvailable:\s*(\d+) kB$", MEMINFO.read_text(encoding="ascii"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
 
 
 def keep_freed_memory() -> bool:

@@ -83,9 +83,15 @@ def newest_good(run: Path) -> Path | None:
     return None
 
 
-def check(path: Path, fingerprint_at: Callable[[int], dict[str, Any]], verified: bool = False) -> None:
+def check(
+    path: Path,
+    fingerprint_at: Callable[[int], dict[str, Any]],
+    verified: bool = False,
+    settings: Callable[[], list[str]] = list,
+) -> None:
     """Raise CheckpointError when a checkpoint is damaged or of another task. fingerprint_at: step → the task's then.
-    verified: its content was read just before, and is not read again."""
+    verified: its content was read just before, and is not read again. settings: what was set otherwise then, in words; told
+    in place of what differs in the fingerprint, where there is something to tell."""
     problems = [] if verified else files.verify_folder(path)
     if problems:
         raise CheckpointError(
@@ -100,8 +106,9 @@ def check(path: Path, fingerprint_at: Callable[[int], dict[str, Any]], verified:
         if saved.get(key) != fingerprint[key]
     ]
     if changed:
+        told = "; ".join(settings() or changed)
         raise CheckpointError(
-            f"{path} belongs to a run with other settings, and going on would not be a resume: {'; '.join(changed)}. "
+            f"{path} belongs to a run with other settings, and going on would not be a resume: {told}. "
             "Restore these settings, or start a new run from its weights with --pretrained_model_path "
             f"{path / 'model.safetensors'}."
         )

@@ -11,9 +11,7 @@ import torch
 from torch.distributed import DistError
 
 from tinyworld.config.dump import to_yaml
-from tinyworld.config.resume import changes
 from tinyworld.config.schema import Recipe
-from tinyworld.config.yaml_text import read_yaml
 from tinyworld.core import dist, rng
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import EXIT_HUNG, EXIT_INTERRUPTED, Interrupted, ProcessLost, UserError, exit_code_of
@@ -24,8 +22,8 @@ from tinyworld.engine.journal import Journal, log_to
 from tinyworld.engine.lateness import COLLECTIVE
 from tinyworld.engine.liveness import Liveness
 from tinyworld.engine.run import (
-    CONFIG,
     RunPlan,
+    changed_settings,
     lock,
     names_a_checkpoint,
     prepare_run,
@@ -136,7 +134,8 @@ def _run(
         _last_word(trainer, journal, "error", lost or f"{type(error).__name__}: {error}", code)
         if lost:
             raise ProcessLost(lost) from error
-        LOGGER.error("stopped by %s", type(error).__name__)
+        if not isinstance(error, UserError):  # which says itself what is to be done
+            LOGGER.error("stopped by %s", type(error).__name__)
         raise
     finally:
         if trainer is not None:
@@ -148,13 +147,12 @@ def _run(
 
 def _say_changes(plan: RunPlan, recipe: Recipe, journal: Journal) -> None:
     """Tell what is set otherwise than when the run's settings were written; what may not change was refused before."""
-    if plan.checkpoint is None or not (plan.checkpoint.parent / CONFIG).is_file():
+    if plan.checkpoint is None:
         return
-    saved = read_yaml(plan.checkpoint.parent / CONFIG)
     before = checkpoint.rank_count(plan.checkpoint, "rng")
     found = [
         change
-        for change in changes(saved, recipe, (before, dist.world_size()))
+        for change in changed_settings(plan.checkpoint, recipe, (before, dist.world_size()))
         if change.key != "checkpoint.resume_from_checkpoint"  # how this very start was asked for
     ]
     for change in found:

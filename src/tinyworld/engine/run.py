@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from tinyworld.config.resume import Change, changes
 from tinyworld.config.schema import Recipe
+from tinyworld.config.yaml_text import read_yaml
 from tinyworld.core import files
 from tinyworld.core.console import LOGGER
 from tinyworld.core.errors import CheckpointError, ConfigError, MissingFileError
@@ -17,6 +19,7 @@ from tinyworld.engine.journal import Journal
 
 CONFIG = "config.yaml"
 CAPSULES = "capsules"
+WEIGHTS = ".safetensors"
 ABANDONED = "abandoned"
 """Where checkpoints go that lie after the one a run was taken back to."""
 
@@ -102,6 +105,22 @@ def start_from(plan: RunPlan, config: str, journal: Journal) -> None:
     checkpoint.relink(plan.folder)  # a kill may have come between a checkpoint and its links
 
 
+def changed_settings(path: Path, recipe: Recipe, processes: tuple[int, int] | None = None) -> list[Change]:
+    """What is set otherwise than in the run that a checkpoint lies in; empty where its settings are not there.
+    processes: of the run before and of this one. Raises ConfigError for settings that cannot be read."""
+    settings = path.parent / CONFIG
+    return changes(read_yaml(settings), recipe, processes) if settings.is_file() else []
+
+
+def refused_settings(path: Path, recipe: Recipe) -> list[str]:
+    """Of the changed settings those that a resume does not allow, in words; empty where they cannot be told."""
+    try:
+        found = changed_settings(path, recipe)
+    except ConfigError:
+        return []
+    return [f"{one.key} was {one.before}, is now {one.after}" for one in found if one.kind == "forbidden"]
+
+
 def names_a_checkpoint(wanted: str) -> bool:
     """Whether the value is `latest` or checkpoint-N, which are looked for in a run, and not a path."""
     return wanted == "latest" or checkpoint.NAME.match(wanted) is not None
@@ -114,12 +133,23 @@ def resumed_path(recipe: Recipe) -> Path:
     assert wanted is not None
     path = files.find(wanted, recipe.source_folder, "checkpoint", "checkpoint.resume_from_checkpoint")
     path = checkpoint.linked_to(path) or path
+    if path.suffix == WEIGHTS or _holds_weights_alone(path):
+        raise CheckpointError(
+            f"{path} holds weights alone and cannot be resumed. Use --resume_from_checkpoint latest to go on with a run, or "
+            f"start a new run from these weights with --pretrained_model_path {wanted}."
+        )
     if not path.is_dir() or files.read_manifest(path) is None:
         raise CheckpointError(
             f"{path} is not a checkpoint folder (no readable {files.MANIFEST}). Name a folder like output/<run>/checkpoint-500, "
             "a name like checkpoint-500, or latest. To start from weights alone use --pretrained_model_path."
         )
     return path
+
+
+def _holds_weights_alone(path: Path) -> bool:
+    """As best_model does, whose manifest knows no task and which has no training state."""
+    stateless = not (path / checkpoint.STATE).is_dir() and "fingerprint" not in (files.read_manifest(path) or {})
+    return stateless and any(path.glob(f"*{WEIGHTS}"))
 
 
 def _holds_a_run(folder: Path, begins_from: Path | None) -> bool:

@@ -22,7 +22,7 @@ from tinyworld.engine.live_numbers import LiveNumbers, Took
 from tinyworld.engine.liveness import Liveness
 from tinyworld.engine.meters import Window, memory_mb, quotients
 from tinyworld.engine.progress import TrainingProgress
-from tinyworld.engine.run import RunPlan
+from tinyworld.engine.run import RunPlan, refused_settings
 from tinyworld.engine.signals import StopRequest
 from tinyworld.engine.state import TrainingState
 from tinyworld.engine.step import Stepper, Taken, lacks_memory
@@ -50,7 +50,11 @@ class Trainer:
         self.state = TrainingState()
         if plan.checkpoint:
             asked = plan.checkpoint
-            dist.on_main(lambda: checkpoint.check(asked, task.fingerprint, plan.verified))
+            dist.on_main(
+                lambda: checkpoint.check(
+                    asked, task.fingerprint, plan.verified, lambda: refused_settings(asked, recipe)
+                )
+            )
             self._restore(asked)
             if plan.is_branch:  # the best model so far stays in the run that made it; this run finds its own
                 self.state.best_value = self.state.best_step = None

@@ -1,6 +1,7 @@
 """Whether a plan fits the GPU that it is meant for, and what is said when it does not."""
 
 import json
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,15 @@ import torch
 
 from tinyworld.config.schema import Recipe
 from tinyworld.config.size import parse_size
+from tinyworld.core import host_memory
 from tinyworld.core.errors import ConfigError
 from tinyworld.engine.accelerate_setup import training_device
 from tinyworld.engine.memory import gib
-from tinyworld.tasks.memory_plan import MemoryPlan
+from tinyworld.tasks.memory_plan import MemoryPlan, on_cpu
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+HOST_SHARE = 0.9
+"""Of the free main memory: processes that read ahead, and other programs, take some too."""
 Changes = dict[str, Any]
 """Dotted key → its new value."""
 
@@ -47,21 +51,40 @@ def memory_limit(recipe: Recipe) -> tuple[int, str] | None:
     return torch.cuda.get_device_properties(device).total_memory, torch.cuda.get_device_name(device)
 
 
+def host_limit(processes: int) -> tuple[int, str] | None:
+    """Bytes that each of the processes on this machine may take of what is free of main memory, and what to call it; None where
+    the system does not say."""
+    free, sharing = host_memory.available(), int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    if free is None:
+        return None
+    what = "this machine's free main memory" + (f", shared by {sharing} processes," if sharing > 1 else "")
+    return int(free * HOST_SHARE) // sharing, what
+
+
+def applied_limit(recipe: Recipe, processes: int) -> tuple[int, str] | None:
+    """`memory_limit`; for a run that is meant for a CPU, `host_limit`."""
+    return host_limit(processes) if on_cpu(recipe) else memory_limit(recipe)
+
+
 def checked(
     recipe: AnyRecipe,
     processes: int,
     plan_memory: Callable[[AnyRecipe, int], MemoryPlan],
     advice: Callable[[AnyRecipe, int, int], str],
 ) -> MemoryPlan:
-    """The recipe's plan, made by its family. Raises ConfigError with the family's advice when it exceeds `memory_limit`."""
-    plan, limit = plan_memory(recipe, processes), memory_limit(recipe)
+    """The recipe's plan, made by its family. Raises ConfigError with the family's advice when it exceeds `applied_limit`."""
+    plan, limit = plan_memory(recipe, processes), applied_limit(recipe, processes)
     if limit is not None and plan.total > limit[0]:
         size, source = limit
         raise ConfigError(
-            f"the plan needs {gib(plan.total)} per process, and {source} holds {gib(size)}. Most is needed for: "
+            f"the plan needs {gib(plan.total)} per process, and {_holding(recipe, source)} {gib(size)}. Most is needed for: "
             f"{plan.dearest} ({plan.clips_at(plan.dearest)}).{advice(recipe, processes, size)}"
         )
     return plan
+
+
+def _holding(recipe: Recipe, source: str) -> str:
+    return f"{source} leaves it" if on_cpu(recipe) else f"{source} holds"
 
 
 def advised(found: Sequence[Proposal], hopeless: str) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tinyworld.config.schema import Recipe
 from tinyworld.engine.memory import gib
 
 Clips = tuple[int, int, int, int]
@@ -19,12 +20,23 @@ MEASURED = (TEACHING, VALIDATION)
 """Moments that depend on the validation section's clips, not on those that are trained on."""
 
 
+def allowance(recipe: Recipe) -> int:
+    """ALLOWANCE, or 0 for a run that is meant for a CPU."""
+    return 0 if on_cpu(recipe) else ALLOWANCE
+
+
+def on_cpu(recipe: Recipe) -> bool:
+    """Whether the recipe itself says so, whatever there is on this machine; run.gpu_memory is about a GPU."""
+    return recipe.run.device == "cpu" and recipe.run.gpu_memory is None
+
+
 @dataclass(frozen=True)
 class MemoryPlan:
     """What one process needs on its device with one of the recipe's clip sizes. All sizes in bytes.
 
     clips: the micro-batch, of the stage that `key` names. measured: that of a validation. standing: what is there all the time,
     by name. moments: the most that each part of the run needs, `standing` included. not_counted: what comes on top, in words.
+    allowance: for what is no tensor of ours; 0 on a CPU.
     """
 
     clips: Clips
@@ -33,6 +45,7 @@ class MemoryPlan:
     standing: dict[str, int]
     moments: dict[str, int]
     not_counted: tuple[str, ...]
+    allowance: int = ALLOWANCE
 
     @property
     def dearest(self) -> str:
@@ -40,12 +53,12 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        return self.moments[self.dearest] + ALLOWANCE
+        return self.moments[self.dearest] + self.allowance
 
     @property
     def training(self) -> int:
         """What the clips that are trained on need."""
-        return max(size for name, size in self.moments.items() if name not in MEASURED) + ALLOWANCE
+        return max(size for name, size in self.moments.items() if name not in MEASURED) + self.allowance
 
     def clips_at(self, moment: str) -> str:
         """The micro-batch that a moment is about, in words."""
@@ -64,5 +77,7 @@ class MemoryPlan:
             f"  {gib(size):>9}  {name}, {self.clips_at(name)}{' (the most)' if name == self.dearest else ''}"
             for name, size in self.moments.items()
         ]
-        lines.append(f"  {gib(ALLOWANCE):>9}  on top: CUDA context, libraries and the allocator's gaps (an allowance)")
+        if self.allowance:
+            on_top = "on top: CUDA context, libraries and the allocator's gaps (an allowance)"
+            lines.append(f"  {gib(self.allowance):>9}  {on_top}")
         return lines + [f"  not counted: {what}" for what in self.not_counted]

@@ -1,6 +1,7 @@
 """`tinyworld completion SHELL`: what a shell needs to complete commands, recipes, keys and files."""
 
 import argparse
+import re
 from collections.abc import Iterator
 
 from tinyworld.cli.paths import given_path
@@ -14,6 +15,8 @@ SHELLS = {
     "zsh": "tinyworld completion zsh > ~/.zsh/_tinyworld     (a folder of $fpath, before compinit)",
     "fish": "tinyworld completion fish > ~/.config/fish/completions/tinyworld.fish",
 }
+OWN_FLAG = re.compile(r"\[(--[a-z_]+)( [A-Z]+)?\]")
+"""A flag of the command itself, as its usage states it beside the keys of a recipe."""
 RECIPES = "_tinyworld_recipes"
 """The shell function that completes RECIPE: a bundled name or a file."""
 
@@ -60,7 +63,11 @@ def _with_keys(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=command.prog, description=command.description)
     if command.get_default("recipe") is None:
         parser.add_argument("recipe").complete = {"bash": RECIPES, "zsh": RECIPES, "fish": f"({RECIPES})"}  # type: ignore[attr-defined]
-    for flag, meaning, values in _flags():
+    known = list(_flags())
+    for flag, value in OWN_FLAG.findall(command.usage or ""):
+        if flag not in {"--help", *(leaf for leaf, _, _ in known)}:
+            parser.add_argument(flag, action="store" if value else "store_true")
+    for flag, meaning, values in known:
         parser.add_argument(flag, help=meaning, choices=values)
     return parser
 

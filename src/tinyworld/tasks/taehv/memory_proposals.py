@@ -10,7 +10,6 @@ from tinyworld.core.errors import DataError, FramePlanError
 from tinyworld.core.frames import divisors
 from tinyworld.models.teachers import TeacherFacts
 from tinyworld.tasks.memory_advice import Changes, Proposal, advised, apply
-from tinyworld.tasks.memory_plan import ALLOWANCE
 from tinyworld.tasks.memory_search import SAME_CLIPS, Search, Way, smaller_pictures
 from tinyworld.tasks.taehv.memory_parts import empty_reference, taught_count
 from tinyworld.tasks.taehv.plan_memory import MOVABLE, plans
@@ -64,7 +63,7 @@ class _Search(Search[TaehvRecipe]):
         self.plan = max(every, key=lambda plan: (plan.training, plan.total))
         self.too_large = {plan.clips[1:] for plan in every if plan.training > limit}
         """Clip sizes that do not fit where they are trained on."""
-        self.least = ALLOWANCE + sum(size for name, size in self.plan.standing.items() if name not in MOVABLE)
+        self.least = self.plan.allowance + sum(size for name, size in self.plan.standing.items() if name not in MOVABLE)
         reference = empty_reference(recipe)
         self.facts: TeacherFacts | None = None if reference is None else reference.facts
 

@@ -4,7 +4,7 @@ has to fit beside it."""
 from tinyworld.config.batch import accumulations
 from tinyworld.config.schema import TaehvRecipe
 from tinyworld.engine.memory import Sharing, standing, weight_bytes
-from tinyworld.tasks.memory_plan import STEP, TEACHING, VALIDATION, Clips, MemoryPlan
+from tinyworld.tasks.memory_plan import STEP, TEACHING, VALIDATION, Clips, MemoryPlan, allowance
 from tinyworld.tasks.taehv.memory_parts import (
     EmptyReference,
     EmptySeraena,
@@ -90,4 +90,4 @@ class _Parts:
         if self.seraena is not None:
             moments[LEARNING] = always + learning(recipe, clips, self.seraena).total
         moments[VALIDATION] = always + self.validation
-        return MemoryPlan(clips, measured_clips(recipe), key, there, moments, missing)
+        return MemoryPlan(clips, measured_clips(recipe), key, there, moments, missing, allowance(recipe))
