@@ -161,6 +161,8 @@ def test_warnings_name_what_is_rarely_meant() -> None:
     assert "validation.validation_steps=5001 is beyond max_train_steps=5000" in late
     (late,) = warnings(recipe(checkpoint={"checkpointing_steps": 5001}))
     assert "nothing is saved before the end" in late
+    (high,) = warnings(recipe(optimizer={"lr_warmup_steps": 1667}))
+    assert "lr_warmup_steps=1667 of max_train_steps=5000 are warm-up" in high and "about 250" in high
     assert any("flicker_loss_weight has no effect" in w for w in warnings(recipe(data={"n_frames": 4})))
     assert warnings(recipe(data={"n_frames": 12, "buckets": [[64, 64, 12], [32, 32, 36]]})) == []
 

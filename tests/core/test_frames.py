@@ -154,7 +154,7 @@ def test_the_refusal_says_what_to_do() -> None:
     assert caught.value.nearest == (16, 20)
     assert str(caught.value) == (
         "n_frames=19 does not fill whole latents: this model takes a multiple of 4 frames. Use 16 or 20 "
-        "(key: data.n_frames), or set data.pad_frames=true to pad to 24 frames and mask the rest."
+        "(key: data.n_frames), or set data.pad_frames=true to pad to 24 frames, of which all 19 are decoded, and mask the rest."
     )
 
 

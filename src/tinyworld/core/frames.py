@@ -213,7 +213,7 @@ def training_plan(n_frames: int, spec: TemporalLaw, pad: bool = False) -> FrameP
         raise FramePlanError(
             f"n_frames={n_frames} does not fill whole latents: this model takes {rule} frames. "
             f"Use {' or '.join(map(str, nearest))} (key: data.n_frames), or set data.pad_frames=true to pad to "
-            f"{round_trip_plan(n_frames, spec).encoded_frames} frames and mask the rest.",
+            f"{round_trip_plan(n_frames, spec).encoded_frames} frames, of which all {n_frames} are decoded, and mask the rest.",
             nearest,
         )
     latents = latent_count(n_frames, spec)

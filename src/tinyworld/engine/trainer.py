@@ -177,8 +177,9 @@ class Trainer:
     def _end_if_asked(self, stop: StopRequest, asked: bool) -> None:
         """Save and leave when any rank got a signal."""
         if asked:
-            path = self._save(wait=True)
-            raise Interrupted(stop.signal_name or "a signal on another rank", self.folder, path)
+            name = stop.signal_name or "a signal on another rank"
+            LOGGER.info("%s: saving before the end; Ctrl-C again ends at once", name)
+            raise Interrupted(name, self.folder, self._save(wait=True))
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.state.step % every == 0
