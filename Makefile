@@ -7,7 +7,7 @@ PYTEST_WORKERS ?= 2
 DEMO := taehv_demo-$(shell date +%Y%m%d-%H%M%S)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types imports unit docs format kills faults clean
+.PHONY: help setup demo test lint types imports unit docs format kills faults long clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ kills: setup  ## long: 200 SIGKILLs at random moments, resumed each time, compar
 
 faults: setup  ## long: the fault suite three times over
 	for round in 1 2 3; do OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(PYTEST_WORKERS) tests/faults tests/engine/test_verdict.py tests/engine/test_liveness.py || exit 1; done
+
+long: setup  ## long: the tests that `make test` leaves out for their time
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(PYTEST_WORKERS) -m long
 
 clean:  ## remove what the commands made (not output/)
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info

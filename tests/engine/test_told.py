@@ -61,7 +61,7 @@ def test_a_checkpoint_may_be_named_by_the_link_to_its_weights(tmp_path: Path) ->
     assert starts[-1]["resumed_from"].endswith("checkpoint-10")
     (tmp_path / "alone.safetensors").write_bytes((run / "latest.safetensors").read_bytes())
     alone = {"resume_from_checkpoint": str(tmp_path / "alone.safetensors")}
-    with pytest.raises(CheckpointError, match="not a checkpoint folder"):
+    with pytest.raises(CheckpointError, match="holds weights alone and cannot be resumed"):
         run_training(FakeTask(), fake_recipe(tmp_path / "c", checkpoint=alone))
 
 

@@ -12,6 +12,8 @@ from tests.faults.real import make_task
 from tests.tasks.fantasy.conftest import Small, make_small
 from tinyworld.config.schema import FantasyRecipe
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:

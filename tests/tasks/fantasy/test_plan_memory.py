@@ -78,6 +78,7 @@ def test_what_is_counted_is_what_a_real_step_holds(stage: int, checkpointing: bo
     assert planned.peak == pytest.approx(real.peak, rel=0.1)
 
 
+@pytest.mark.long
 def test_checkpointing_and_scores_of_attention() -> None:
     """Tokens four times as many take four times as much, not sixteen times."""
     checkpointed = demo(2, gradient_checkpointing=True)
@@ -87,6 +88,7 @@ def test_checkpointing_and_scores_of_attention() -> None:
     assert 3 < large.held / small.held < 4.2 and large.peak / small.peak < 4.2
 
 
+@pytest.mark.long
 def test_two_counts_tell_of_all_batches() -> None:
     recipe = demo(1)
     size = (5, *CLIPS[1:])
@@ -123,7 +125,7 @@ def test_the_plan_and_its_refusal() -> None:
         check_memory(demo(2, gpu_memory="1GiB"), 1)
 
 
-@pytest.mark.parametrize(("share", "processes"), [(0.6, 2), (0.3, 1)])
+@pytest.mark.parametrize(("share", "processes"), [pytest.param(0.6, 2, marks=pytest.mark.long), (0.3, 1)])
 def test_what_is_proposed_fits_and_is_what_is_typed(share: float, processes: int) -> None:
     recipe = demo(1, gradient_checkpointing=False)
     limit = ALLOWANCE + int(share * (plan_memory(recipe, processes).total - ALLOWANCE))
