@@ -100,6 +100,31 @@ def box_of(clouds: Sequence[np.ndarray], frusta: Sequence[np.ndarray], depth: fl
     return Box((low + high) / 2, largest / EDGE, np.array([x, z, y]))
 
 
+@dataclass(frozen=True)
+class Together:
+    """Worlds placed in one box, so that places compare: the points of each that lie in it, and the corners of its cameras."""
+
+    clouds: list[Sampled]
+    frusta: list[np.ndarray]
+    box: Box
+    depth: float
+
+    def axes(self, cameras: Cameras) -> dict[str, Any]:
+        """What the page's script knows of the box; it first looks as these cameras do."""
+        view = first_view(cameras, self.depth, self.box)
+        return {"step": EDGE / 2 / STEPS, "edges": rounded(self.box.edges), "view": view}
+
+
+def together(shown: Sequence[tuple[ShownWorld, np.ndarray]], sizes: Sequence[ShownWorld], most: int) -> Together:
+    """Worlds with the frames that colour them, at most that many points of each. sizes: worlds whose depth says how large a
+    camera is drawn."""
+    depth = median_depth(sizes)
+    clouds = [sampled(world, frames, most) for world, frames in shown]
+    frusta = [frusta_of(world.cameras, FRUSTUM * depth) for world, _ in shown]
+    box = box_of([cloud.places for cloud in clouds], frusta, depth)
+    return Together([cloud.inside(box) for cloud in clouds], frusta, box, depth)
+
+
 def median_depth(worlds: Sequence[ShownWorld]) -> float:
     """Of the first world that has any depth; 1 without."""
     for world in worlds:

@@ -35,19 +35,7 @@ def shared_scenes(entries: Sequence[Entry]) -> tuple[list[dict[str, Any]], list[
 
 def _scene(name: str, rows: "list[tuple[Entry, ShownScene]]", most: int, notes: list[str]) -> dict[str, Any] | None:
     """One box and one view for all panes, so that places compare; None with a note when the runs cut the clip differently."""
-    from tinyworld.report.cloud_figure import (
-        EDGE,
-        FRUSTUM,
-        STEPS,
-        box_of,
-        first_view,
-        frusta_of,
-        median_depth,
-        packed_colours,
-        packed_points,
-        rounded,
-        sampled,
-    )  # fmt: skip
+    from tinyworld.report.cloud_figure import packed_colours, packed_points, rounded, together
 
     scale = rows[0][1].scale
     if any(abs(scene.scale / scale - 1) > SAME_SCALE for _, scene in rows):
@@ -59,25 +47,20 @@ def _scene(name: str, rows: "list[tuple[Entry, ShownScene]]", most: int, notes: 
     shown: list[tuple[int | None, ShownWorld, ShownScene]] = [(p, w, s) for p, w, s in panes if w is not None]
     if truth is not None:
         shown.append((None, truth, rows[0][1]))
-    depth = median_depth([truth] if truth is not None else [world for _, world, _ in shown])
-    clouds = [sampled(world, scene.frames, most) for _, world, scene in shown]
-    frusta = [frusta_of(world.cameras, FRUSTUM * depth) for _, world, _ in shown]
-    box = box_of([cloud.places for cloud in clouds], frusta, depth)
-    clouds = [cloud.inside(box) for cloud in clouds]
+    sizes = [truth] if truth is not None else [world for _, world, _ in shown]
+    placed = together([(world, scene.frames) for _, world, scene in shown], sizes, most)
     reference = truth if truth is not None else shown[0][1]
     return {
         "name": name,
-        "step": EDGE / 2 / STEPS,
-        "edges": rounded(box.edges),
-        "view": first_view(reference.cameras, depth, box),
+        **placed.axes(reference.cameras),
         "panes": [
             {
                 "run": place,
-                "points": packed_points(cloud.places, box),
+                "points": packed_points(cloud.places, placed.box),
                 "colours": packed_colours(cloud.colours["video"]),
-                "path": rounded(box.placed(frustum[:, 0])),
+                "path": rounded(placed.box.placed(frustum[:, 0])),
             }
-            for (place, _, _), cloud, frustum in zip(shown, clouds, frusta, strict=True)
+            for (place, _, _), cloud, frustum in zip(shown, placed.clouds, placed.frusta, strict=True)
         ],
     }
 

@@ -12,19 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from tinyworld.core.files import write_atomic
 from tinyworld.core.version import __version__
-from tinyworld.report.cloud_figure import (
-    EDGE,
-    FRUSTUM,
-    STEPS,
-    box_of,
-    first_view,
-    frusta_of,
-    median_depth,
-    packed_colours,
-    packed_points,
-    rounded,
-    sampled,
-)
+from tinyworld.report.cloud_figure import packed_colours, packed_points, rounded, together
 from tinyworld.report.document import embedded_json, template
 from tinyworld.report.pictures import depth_pictures, encoded, fitting_width, uri
 from tinyworld.report.shown import ShownScene, ShownWorld
@@ -89,11 +77,8 @@ def _pictures(scenes: Sequence[ShownScene]) -> list[_Pictures]:
 
 
 def _scene(scene: ShownScene, pictures: _Pictures, most: int) -> dict[str, Any]:
-    clouds = [sampled(world, scene.frames, most) for world in scene.worlds]
-    depth = median_depth(scene.worlds)
-    frusta = [frusta_of(world.cameras, FRUSTUM * depth) for world in scene.worlds]
-    box = box_of([cloud.places for cloud in clouds], frusta, depth)
-    clouds = [cloud.inside(box) for cloud in clouds]
+    placed = together([(world, scene.frames) for world in scene.worlds], scene.worlds, most)
+    box = placed.box
     worlds = [
         {
             "name": world.name,
@@ -104,7 +89,7 @@ def _scene(scene: ShownScene, pictures: _Pictures, most: int) -> dict[str, Any]:
             "range": [_length(value, scene.scale) for value in limits],
         }
         for world, cloud, frustum, shown, limits in zip(
-            scene.worlds, clouds, frusta, pictures.depth, pictures.range, strict=True
+            scene.worlds, placed.clouds, placed.frusta, pictures.depth, pictures.range, strict=True
         )
     ]
     return {
@@ -114,10 +99,8 @@ def _scene(scene: ShownScene, pictures: _Pictures, most: int) -> dict[str, Any]:
         "video": pictures.video,
         "worlds": worlds,
         "asked": None if scene.asked is None else rounded(box.placed(scene.asked.centres().numpy())),
-        "step": EDGE / 2 / STEPS,
-        "edges": rounded(box.edges),
-        "view": first_view(scene.worlds[0].cameras, depth, box),
-        "facts": _facts(scene, [len(cloud.places) for cloud in clouds]),
+        **placed.axes(scene.worlds[0].cameras),
+        "facts": _facts(scene, [len(cloud.places) for cloud in placed.clouds]),
     }
 
 
